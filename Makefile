@@ -1,0 +1,67 @@
+# The one door. `make` lists what a person can do here; everything else is a line or a script.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TESTS := tests/unit tests/contract tests/property tests/faults tests/e2e
+
+BUYERS ?= 1000000
+TICKETS ?= 10000
+PORT ?= 3005
+
+.DEFAULT_GOAL := help
+.PHONY: help setup rush demo test test-all faults check format bench docs pins clean
+
+help:  ## List these targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Make the virtual environment in .venv with everything in it.
+
+$(READY): pyproject.toml constraints.txt
+	@scripts/need python
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+rush: $(READY)  ## Sell 10,000 tickets to 1,000,000 buyers, audit it, write out/rush.json and out/rush.html.
+	@mkdir -p out
+	$(BIN)/ticketrush rush --buyers $(BUYERS) --tickets $(TICKETS) --json out/rush.json --report out/rush.html
+
+demo: $(READY)  ## Serve the demo sale: 10,000 tickets at http://127.0.0.1:3005/buy/ticket.
+	$(BIN)/ticketrush serve --demo $(TICKETS) --port $(PORT)
+
+test: $(READY)  ## Pass every test but the slow ones: unit, contract, property, faults, e2e.
+	@scripts/need ab chromium
+	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+
+test-all: $(READY)  ## Pass every test, the slow ones too.
+	@scripts/need ab chromium
+	$(BIN)/python -m pytest $(TESTS)
+
+faults: $(READY)  ## Kill, stop, cut and fill the disk, at full length: 100 × kill -9 under load.
+	$(BIN)/python -m pytest tests/faults
+
+check: $(READY)  ## Check format, lint, types and layers.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## Put the code into its format.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Measure the speed side by side with nginx, write out/bench.json.
+	@scripts/need wrk nginx
+	@mkdir -p out
+	$(BIN)/ticketrush bench --json out/bench.json
+
+docs: $(READY)  ## Write docs/configuration.md again from the settings.
+	$(BIN)/python scripts/configuration_page.py docs/configuration.md
+
+pins: $(READY)  ## Write constraints.txt again from newest versions that fit.
+	scripts/pin
+
+clean:  ## Remove what these targets made.
+	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

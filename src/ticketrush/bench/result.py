@@ -1,0 +1,163 @@
+"""What a bench run found, as values and as JSON."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from ticketrush.bench.machine import Machine
+from ticketrush.bench.options import BenchOptions
+
+RATIO_SOLD_OUT_MIN: Final = 0.75
+RATIO_DURABLE_MIN: Final = 0.45
+DURABLE_MS_P99_MAX: Final = 10.0
+LONE_MS_P50_MAX: Final = 1.0
+"""What a lone request may take beyond one fdatasync."""
+REPLAY_S_MAX: Final = 10.0
+
+
+class Round(msgspec.Struct, frozen=True):
+    """One measurement under load. ``*_cores`` are processors kept busy, of those the machine has."""
+
+    requests_per_s: float
+    latency_ms_p50: float
+    latency_ms_p99: float
+    latency_ms_max: float
+    server_cpu_us_per_request: float
+    server_cores: float
+    load_cores: float
+    other_cores: float
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """A case: the median of its rounds, figure by figure, and the rounds themselves."""
+
+    median: Round
+    rounds: tuple[Round, ...]
+
+    @classmethod
+    def of(cls, rounds: Sequence[Round]) -> Measured:
+        names = Round.__struct_fields__
+        return cls(Round(*(statistics.median(getattr(one, name) for one in rounds) for name in names)), tuple(rounds))
+
+
+class Lone(msgspec.Struct, frozen=True):
+    """Durable reservations one after the other on one connection, and the sync that each waits for."""
+
+    requests: int
+    latency_ms_p50: float
+    latency_ms_p99: float
+    fdatasync_ms_p50: float
+    fdatasync_ms_p99: float
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Opening a journal without a snapshot. `rss_mb` is what the process held at its peak."""
+
+    reservations: int
+    seconds: float
+    journal_mb: float
+    rss_mb: float
+
+
+class Results(msgspec.Struct, frozen=True):
+    """All cases. The limits are nginx answering the requests of the case with an answer of its size."""
+
+    limit_sold_out: Measured
+    sold_out: Measured
+    limit_reserve: Measured
+    reserve_durable: Measured
+    reserve_durable_plain_asgi: Measured
+    lone_request: Lone
+    replay: Replay
+
+
+class Ratios(msgspec.Struct, frozen=True):
+    """Requests/s through those of nginx in the same round; the median over the rounds."""
+
+    sold_out: float
+    reserve_durable: float
+    reserve_durable_plain_asgi: float
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """A target: `measured` is at least or at most `bound`, whichever `relation` says."""
+
+    measured: float
+    relation: str
+    bound: float
+    unit: str
+    met: bool
+
+
+class BenchResult(msgspec.Struct, frozen=True):
+    """Everything one run found. `warnings` say why a figure may not deserve trust."""
+
+    machine: Machine
+    options: BenchOptions
+    results: Results
+    ratios: Ratios
+    targets: dict[str, Goal]
+    warnings: tuple[str, ...]
+
+    @property
+    def all_met(self) -> bool:
+        return all(target.met for target in self.targets.values())
+
+    def to_json(self) -> bytes:
+        """The run as indented JSON."""
+        plain = msgspec.to_builtins(self, enc_hook=str)
+        return msgspec.json.format(msgspec.json.encode(rounded(plain)), indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> BenchResult:
+        """What `to_json` wrote."""
+        return msgspec.json.decode(data, type=cls, dec_hook=lambda kind, text: kind(text))
+
+
+def rounded(value: object) -> object:
+    """`value` with every float in it cut to four decimals: what is beyond is noise."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(part) for part in value]
+    return value
+
+
+def ratios(results: Results) -> Ratios:
+    """Each case against the limit of its own round."""
+    return Ratios(
+        sold_out=_ratio(results.sold_out, results.limit_sold_out),
+        reserve_durable=_ratio(results.reserve_durable, results.limit_reserve),
+        reserve_durable_plain_asgi=_ratio(results.reserve_durable_plain_asgi, results.limit_reserve),
+    )
+
+
+def _ratio(case: Measured, limit: Measured) -> float:
+    pairs = zip(case.rounds, limit.rounds, strict=True)
+    return statistics.median(one.requests_per_s / best.requests_per_s for one, best in pairs)
+
+
+def targets(results: Results, ratios: Ratios) -> dict[str, Goal]:
+    """The targets, and whether this run met them."""
+    lone = results.lone_request
+    return {
+        "sold_out": _at_least(ratios.sold_out, RATIO_SOLD_OUT_MIN, "of nginx"),
+        "reserve_durable": _at_least(ratios.reserve_durable, RATIO_DURABLE_MIN, "of nginx"),
+        "reserve_durable_p99": _at_most(results.reserve_durable.median.latency_ms_p99, DURABLE_MS_P99_MAX, "ms"),
+        "lone_request_p50": _at_most(lone.latency_ms_p50, LONE_MS_P50_MAX + lone.fdatasync_ms_p50, "ms"),
+        "replay": _at_most(results.replay.seconds, REPLAY_S_MAX, "s"),
+    }
+
+
+def _at_least(measured: float, bound: float, unit: str) -> Goal:
+    return Goal(measured, "at least", bound, unit, measured >= bound)
+
+
+def _at_most(measured: float, bound: float, unit: str) -> Goal:
+    return Goal(measured, "at most", bound, unit, measured <= bound)

@@ -1,0 +1,203 @@
+"""The run: every case and its limit in turn, round after round, so that a slow minute hits all alike."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import signal
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+
+from ticketrush.bench import tools
+from ticketrush.bench.buyers import Issuer
+from ticketrush.bench.client import Answer, Connection
+from ticketrush.bench.errors import BenchError
+from ticketrush.bench.limit import limit
+from ticketrush.bench.load import Counts, Load
+from ticketrush.bench.lone import lone
+from ticketrush.bench.machine import IN_MEMORY, Machine, journal_folder, machine
+from ticketrush.bench.options import BenchOptions
+from ticketrush.bench.replay import replay
+from ticketrush.bench.result import BenchResult, Lone, Measured, Results, Round, ratios, targets
+from ticketrush.bench.server import Server, serve
+from ticketrush.bench.target import Target
+
+OTHER_CORES_MAX: Final = 0.15
+"""Processors that anything but server and load may keep busy before the figures come with a warning."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Samples:
+    """One answer of ticketrush each, for nginx to imitate."""
+
+    sold_out: Answer
+    reserved: Answer
+
+
+class _Run:
+    """One run: what is the same for all its measurements."""
+
+    def __init__(self, options: BenchOptions, found: tools.Tools, folder: Path, console: Console) -> None:
+        self._options = options
+        self._nginx = found.nginx
+        self._folder = folder
+        self._console = console
+        self._issuer = Issuer()
+        tokens = folder / "tokens"
+        self._issuer.write_tokens(options.buyers, tokens)
+        self._load = Load(found.wrk, folder, tokens, options.connections)
+
+    def results(self) -> Results:
+        lone_request, samples = self._lone_and_samples()
+        rounds: defaultdict[str, list[Round]] = defaultdict(list)
+        for number in range(1, self._options.rounds + 1):
+            for name, measure in self._cases(samples).items():
+                measured = measure()
+                rounds[name].append(measured)
+                self._say(f"round {number} of {self._options.rounds}: {name} {measured.requests_per_s:,.0f}/s")
+        with self._scratch() as folder:
+            replayed = replay(folder, self._options.replay_reservations)
+        self._say(f"replay of {replayed.reservations:,} reservations: {replayed.seconds:.1f} s")
+        cases = {name: Measured.of(measured) for name, measured in rounds.items()}
+        return Results(**cases, lone_request=lone_request, replay=replayed)
+
+    def _cases(self, samples: Samples) -> dict[str, Callable[[], Round]]:
+        """What one round measures, in its order, by the names of `Results`."""
+        return {
+            "limit_sold_out": lambda: self._limit(samples.sold_out),
+            "sold_out": lambda: self._sold_out(samples.sold_out),
+            "limit_reserve": lambda: self._limit(samples.reserved),
+            "reserve_durable": lambda: self._durable(fast_lane=True),
+            "reserve_durable_plain_asgi": lambda: self._durable(fast_lane=False),
+        }
+
+    def _lone_and_samples(self) -> tuple[Lone, Samples]:
+        with self._scratch() as folder, serve(folder, self._issuer) as server:
+            reserved = _sample(server)
+            lone_request = lone(server, folder, self._options.lone_requests)
+        self._say(f"lone request: p50 {lone_request.latency_ms_p50:.2f} ms")
+        with self._scratch() as folder, serve(folder, self._issuer, sold_out=True) as server:
+            return lone_request, Samples(_sample(server), reserved)
+
+    def _limit(self, answer: Answer) -> Round:
+        with self._scratch() as folder, limit(self._nginx, folder, answer) as target:
+            counts, measured = self._under_load(target)
+        _expect_refusals(counts, "nginx", all_of_them=answer.status > 399)
+        return measured
+
+    def _sold_out(self, answer: Answer) -> Round:
+        with self._scratch() as folder, serve(folder, self._issuer, sold_out=True) as server:
+            counts, measured = self._under_load(server.target)
+            levels = server.held_and_sold()
+        _expect_refusals(counts, "a sold out sale", all_of_them=True)
+        if levels != (0, 1):
+            raise BenchError(f"a sold out sale of one unit has (held, sold) = {levels} after the load")
+        surplus = counts.bytes - counts.requests * answer.size
+        if not 0 <= surplus <= self._load.connections * answer.size:
+            raise BenchError(f"answers of a sold out sale are not all of {answer.size} bytes: not all say sold_out")
+        return measured
+
+    def _durable(self, *, fast_lane: bool) -> Round:
+        with self._scratch() as folder, serve(folder, self._issuer, fast_lane=fast_lane) as server:
+            self._warm_up(server.target)
+            held_before, _ = server.held_and_sold()
+            counts, measured = self._load.run(server.target, self._options.seconds)
+            held, _ = server.held_and_sold()
+        _expect_refusals(counts, "a sale with units for all", all_of_them=False)
+        made = held - held_before
+        if not counts.requests <= made <= counts.requests + self._load.connections:
+            raise BenchError(f"{counts.requests} reservations were answered, but {made} are held")
+        return measured
+
+    def _under_load(self, target: Target) -> tuple[Counts, Round]:
+        self._warm_up(target)
+        return self._load.run(target, self._options.seconds)
+
+    def _warm_up(self, target: Target) -> None:
+        self._load.run(target, self._options.warm_up_s)
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A fresh folder for one measurement, so that none finds what another left."""
+        folder = Path(tempfile.mkdtemp(prefix="case-", dir=self._folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _say(self, line: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(line, style="dim", highlight=False)
+
+
+def run(options: BenchOptions, console: Console) -> BenchResult:
+    """Measure everything, in about ``rounds * 5 * (seconds + warm_up_s + 1)`` seconds and a half minute.
+
+    `console` gets the progress, if it is a terminal; give it one on standard error. Whatever happens,
+    Ctrl-C and SIGTERM included, no process and no file is left behind.
+
+    Raises:
+        BenchError: a program is missing, or something did not do what it was measured for.
+    """
+    found = tools.find()
+    place = journal_folder(options.folder)
+    facts = machine(found, place)
+    with _terminable(), tempfile.TemporaryDirectory(prefix="ticketrush-bench-", dir=place) as folder:
+        results = _Run(options, found, Path(folder), console).results()
+    against = ratios(results)
+    return BenchResult(
+        machine=facts,
+        options=options,
+        results=results,
+        ratios=against,
+        targets=targets(results, against),
+        warnings=tuple(warnings(facts, results)),
+    )
+
+
+def warnings(facts: Machine, results: Results) -> Iterator[str]:
+    """Why these figures may not deserve trust."""
+    if facts.filesystem in IN_MEMORY:
+        yield f"the journal was on {facts.filesystem}, in memory: a sync costs nothing there; choose a folder on a disk"
+    if facts.cores < 2:
+        yield "server and load share one processor: all figures are far too low"
+    for name in ("limit_sold_out", "sold_out", "limit_reserve", "reserve_durable", "reserve_durable_plain_asgi"):
+        others = getattr(results, name).median.other_cores
+        if others > OTHER_CORES_MAX:
+            yield f"{name}: other programs kept {others:.2f} processors busy; repeat it on a quiet machine"
+
+
+def _sample(server: Server) -> Answer:
+    with Connection(server.target.url) as connection:
+        return server.reserve(connection)
+
+
+def _expect_refusals(counts: Counts, who: str, *, all_of_them: bool) -> None:
+    expected = counts.requests if all_of_them else 0
+    if counts.refusals != expected:
+        raise BenchError(f"{who} refused {counts.refusals} of {counts.requests} requests instead of {expected}")
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C does, so that everything started is ended."""
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,20 @@
+"""What is put under load: an address that answers the one request of the bench."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+SALE: Final = "bench"
+ITEM: Final = "second"
+PATH: Final = f"/v1/sales/{SALE}/reservations"
+BODY: Final = f'{{"item":"{ITEM}","quantity":1}}'.encode()
+"""The body of every request; load.lua makes the same from its arguments."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A server that listens at `url`; `pid` is the process whose CPU (children included) is measured."""
+
+    url: str
+    pid: int

@@ -1,0 +1,59 @@
+"""The command line: it parses, calls the rooms below, and prints. What it does is in the rooms."""
+
+from __future__ import annotations
+
+import platform
+from typing import Annotated
+
+import apsw
+import typer
+
+from ticketrush._version import __version__
+from ticketrush.cli import audit, bench, config, logs, rush, sale, serve, token
+from ticketrush.cli.app import EXIT_CODES_HELP, Commands
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=Commands,
+    name="ticketrush",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES_HELP + " Every flag has an environment variable, named in its help.",
+)
+app.command(epilog=serve.EPILOG)(serve.serve)
+app.command(epilog=rush.EPILOG)(rush.rush)
+app.command(epilog=audit.EPILOG)(audit.audit)
+app.command(epilog=bench.EPILOG)(bench.bench)
+app.add_typer(sale.app, name="sale")
+app.add_typer(token.app, name="token")
+app.add_typer(config.app, name="config")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sqlite = apsw.sqlite_lib_version()
+        print(f"ticketrush {__version__} (Python {platform.python_version()}, SQLite {sqlite})")
+        raise typer.Exit
+
+
+@app.callback()
+def ticketrush(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Sell a scarce stock to a crowd: never one too many, never one too few.
+
+    Begin with `ticketrush rush`: it sells 10,000 tickets to a million simulated buyers, on this
+    machine, over real HTTP, and audits every promise afterwards. Or with
+    `ticketrush serve --demo 10000`, and a browser.
+    """
+    logs.configure("warning", "console")
+
+
+def main() -> None:
+    """Run the command line; the exit codes are in `ticketrush --help`."""
+    app()

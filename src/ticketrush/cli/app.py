@@ -1,0 +1,69 @@
+"""How every command ends: the exit codes, and errors as one clear message."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from ticketrush.crowd.errors import OptionError
+from ticketrush.errors import JournalError, LedgerUnavailable, SettingsError, TicketrushError
+
+
+class Exit(enum.IntEnum):
+    """What the exit code says, for scripts and for CI."""
+
+    OK = 0
+    NOT_WELL = 1
+    """What was checked is not well: an audit violated, a rush not exact, a token not valid, a request refused."""
+    USAGE = 2
+    """A flag, a setting or an argument is wrong."""
+    LEDGER = 3
+    """The ledger is locked by another process, damaged, not a ledger, or cannot be written."""
+    UNREACHABLE = 4
+    """The server did not answer."""
+
+
+class UnreachableError(TicketrushError):
+    """The server did not answer, so nothing is known of what was asked."""
+
+
+class RefusedError(TicketrushError):
+    """The server answered, and the answer is no."""
+
+
+class UsageError(TicketrushError):
+    """An argument cannot be understood."""
+
+
+CODES: tuple[tuple[type[TicketrushError], Exit], ...] = (
+    (SettingsError, Exit.USAGE),
+    (UsageError, Exit.USAGE),
+    (OptionError, Exit.USAGE),
+    (JournalError, Exit.LEDGER),
+    (LedgerUnavailable, Exit.LEDGER),
+    (UnreachableError, Exit.UNREACHABLE),
+)
+
+EXIT_CODES_HELP = """Exit codes: 0 all is well · 1 what was checked is not well · 2 wrong usage or settings ·
+3 ledger locked, damaged or not writable · 4 server unreachable."""
+
+
+def code_of(error: TicketrushError) -> Exit:
+    """The exit code that tells of `error`."""
+    return next((code for kind, code in CODES if isinstance(error, kind)), Exit.NOT_WELL)
+
+
+class Commands(TyperGroup):
+    """The commands. One that raises ends with the message alone, on standard error, and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that `ctx` names."""
+        try:
+            return super().invoke(ctx)
+        except TicketrushError as error:
+            print(f"ticketrush: {error}", file=sys.stderr)
+            raise typer.Exit(code_of(error)) from None

@@ -1,0 +1,122 @@
+"""`ticketrush rush`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ticketrush.cli import output
+from ticketrush.cli.app import Exit
+from ticketrush.cli.client import Client
+from ticketrush.cli.flags import flag
+from ticketrush.crowd.options import RushOptions
+from ticketrush.crowd.rush import run
+
+EPILOG = """Examples: `ticketrush rush` is the full story. ·
+`ticketrush rush --buyers 50000 --tickets 500 --report rush.html` is a short one, with pictures. ·
+`ticketrush rush --arrivals 5000 --buyers 60000` lets 5,000 come each second, however slow the server is. ·
+`ticketrush rush --json - | jq .audit` is for machines."""
+
+_DEFAULT = RushOptions()
+
+
+def rush(
+    buyers: Annotated[int, flag("RUSH_BUYERS", "Who want a ticket.", "--buyers")] = _DEFAULT.buyers,
+    tickets: Annotated[int, flag("RUSH_TICKETS", "What there is.", "--tickets")] = _DEFAULT.tickets,
+    connections: Annotated[
+        int, flag("RUSH_CONNECTIONS", "Connections, and so requests at a time.", "--connections")
+    ] = _DEFAULT.connections,
+    arrivals: Annotated[
+        float,
+        flag(
+            "RUSH_ARRIVALS",
+            "Buyers per second, whatever the server does; 0 sends the next one as soon as a connection is free.",
+            "--arrivals",
+            metavar="PER_SECOND",
+        ),
+    ] = _DEFAULT.arrivals,
+    abandon: Annotated[
+        float, flag("RUSH_ABANDON", "Share of the winners who never pay.", "--abandon", metavar="0..1")
+    ] = _DEFAULT.abandon,
+    duplicates: Annotated[
+        float,
+        flag("RUSH_DUPLICATES", "Share of the buyers who send their request twice.", "--duplicates", metavar="0..1"),
+    ] = _DEFAULT.duplicates,
+    cuts: Annotated[
+        float,
+        flag("RUSH_CUTS", "Share who break off before the answer, and ask again.", "--cuts", metavar="0..1"),
+    ] = _DEFAULT.cuts,
+    breakers: Annotated[
+        float,
+        flag("RUSH_BREAKERS", "Share of the winners who try to exceed the limit.", "--breakers", metavar="0..1"),
+    ] = _DEFAULT.breakers,
+    limit: Annotated[int, flag("RUSH_LIMIT", "Tickets one buyer may have.", "--limit")] = _DEFAULT.limit,
+    hold: Annotated[
+        float, flag("RUSH_HOLD", "How long an unpaid hold lasts.", "--hold", metavar="SECONDS")
+    ] = _DEFAULT.hold,
+    seed: Annotated[int, flag("RUSH_SEED", "The same seed sends the same people.", "--seed")] = _DEFAULT.seed,
+    url: Annotated[
+        str | None,
+        flag(
+            "RUSH_URL",
+            "A running server to use, with its secrets in TICKETRUSH_TOKEN_SECRETS.",
+            "--url",
+            metavar="URL",
+            show_default="one is started",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        flag(
+            "RUSH_TIME_LIMIT",
+            "When the crowd goes home, ready or not.",
+            "--time-limit",
+            metavar="SECONDS",
+            show_default="plenty",
+        ),
+    ] = None,
+    keep: Annotated[bool, flag("RUSH_KEEP", "Keep the journal of the server that was started.", "--keep")] = False,
+    json_file: Annotated[
+        str | None,
+        flag("RUSH_JSON", "Write the report as JSON to this file; - is standard output.", "--json", metavar="FILE"),
+    ] = None,
+    report: Annotated[
+        str | None, flag("RUSH_REPORT", "Write the report as one HTML page to this file.", "--report", metavar="FILE")
+    ] = None,
+) -> None:
+    """Send a crowd to buy, over real HTTP, then audit every promise and report.
+
+    It starts a server of its own, opens a sale, lets buyers pay, abandon, repeat themselves, break
+    off and cheat, lets abandoned holds expire and be sold again, and ends when every ticket is paid.
+    Exit code 0 only if not one ticket was sold too many or too few, none lost, and all eight
+    invariants hold.
+    """
+    to_stdout = json_file == output.STDOUT
+    output.check_writable(json_file, report)
+    options = RushOptions(
+        buyers=buyers,
+        tickets=tickets,
+        connections=connections,
+        arrivals=arrivals,
+        abandon=abandon,
+        duplicates=duplicates,
+        cuts=cuts,
+        breakers=breakers,
+        limit=limit,
+        hold=hold,
+        seed=seed,
+        url=url,
+        time_limit=time_limit,
+        keep=keep,
+        json=Path(json_file) if json_file is not None and not to_stdout else None,
+        report=Path(report) if report is not None else None,
+    )
+    if url is not None:
+        Client(url, None).reach()
+    result = run(options, output.error_console() if to_stdout else output.console())
+    if to_stdout:
+        output.write(result.to_json(), output.STDOUT)
+    if not result.ok:
+        raise typer.Exit(Exit.NOT_WELL)

@@ -1,0 +1,183 @@
+"""`ticketrush sale`: what an operator does, over HTTP."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ticketrush.cli import output
+from ticketrush.cli.app import Commands, UsageError
+from ticketrush.cli.client import Client, segment
+from ticketrush.cli.flags import URL_DEFAULT, Token, Url, flag
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    help="Create, show, open and close sales on a running server, and add stock.",
+    epilog="The server is --url or TICKETRUSH_URL; the operator's token --token or TICKETRUSH_TOKEN.",
+)
+
+Name = Annotated[str, typer.Argument(metavar="SALE", help="The sale's id.")]
+
+
+def _json(command: str) -> Any:
+    return flag(f"SALE_{command}_JSON", "Print the server's answer as JSON.", "--json")
+
+
+@app.command(
+    epilog="Examples: `ticketrush sale create g1 --item second=10000 --open` · "
+    "`ticketrush sale create g2 --item second=900,limit=2,price=55300 --item first=90,price=93300 "
+    "--opens-at 2030-01-20T08:00:00Z`"
+)
+def create(
+    sale: Name,
+    item: Annotated[
+        list[str],
+        flag(
+            "SALE_CREATE_ITEM",
+            "What is sold: ID=UNITS, then if wanted ,limit=UNITS (for one buyer) ,price=MINOR (in cents or fen) "
+            ",currency=CODE. May be repeated.",
+            "--item",
+            metavar="ID=UNITS[,...]",
+        ),
+    ],
+    opens_at: Annotated[
+        str | None, flag("SALE_CREATE_OPENS_AT", "When it opens, ISO 8601 UTC.", "--opens-at", metavar="TIME")
+    ] = None,
+    closes_at: Annotated[
+        str | None, flag("SALE_CREATE_CLOSES_AT", "When it closes, ISO 8601 UTC.", "--closes-at", metavar="TIME")
+    ] = None,
+    hold_window_s: Annotated[
+        float, flag("SALE_CREATE_HOLD", "How long a buyer may take to pay, in seconds.", "--hold", metavar="SECONDS")
+    ] = 300,
+    open_now: Annotated[bool, flag("SALE_CREATE_OPEN", "Open it at once.", "--open")] = False,
+    url: Url = URL_DEFAULT,
+    token: Token = None,
+    as_json: Annotated[bool, _json("CREATE")] = False,
+) -> None:
+    """Put a sale on the server. The same sale again is harmless; another one of that id is refused."""
+    whole = int(hold_window_s) if hold_window_s == int(hold_window_s) else hold_window_s
+    body: dict[str, Any] = {"items": [_item(each) for each in item], "hold_window_s": whole}
+    if opens_at is not None:
+        body["opens_at"] = opens_at
+    if closes_at is not None:
+        body["closes_at"] = closes_at
+    client = Client(url, token)
+    answer = client.call("PUT", f"/v1/sales/{segment(sale)}", body)
+    if open_now:
+        answer = client.call("POST", f"/v1/sales/{segment(sale)}/open")
+    _print(answer, as_json=as_json)
+
+
+@app.command()
+def show(
+    sale: Name,
+    url: Url = URL_DEFAULT,
+    token: Token = None,
+    as_json: Annotated[bool, _json("SHOW")] = False,
+) -> None:
+    """Show a sale and its levels: available, held, sold."""
+    _print(Client(url, token).call("GET", f"/v1/sales/{segment(sale)}"), as_json=as_json)
+
+
+@app.command("open")
+def open_sale(
+    sale: Name,
+    url: Url = URL_DEFAULT,
+    token: Token = None,
+    as_json: Annotated[bool, _json("OPEN")] = False,
+) -> None:
+    """Open a sale now."""
+    _print(Client(url, token).call("POST", f"/v1/sales/{segment(sale)}/open"), as_json=as_json)
+
+
+@app.command()
+def close(
+    sale: Name,
+    url: Url = URL_DEFAULT,
+    token: Token = None,
+    as_json: Annotated[bool, _json("CLOSE")] = False,
+) -> None:
+    """Close a sale now. Holds stay valid and may be paid until they expire."""
+    _print(Client(url, token).call("POST", f"/v1/sales/{segment(sale)}/close"), as_json=as_json)
+
+
+@app.command("add-stock", epilog="Example: `ticketrush sale add-stock g1 second 100 --key extra-carriage`")
+def add_stock(
+    sale: Name,
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="The item's id.")],
+    units: Annotated[int, typer.Argument(metavar="UNITS", help="How many more.")],
+    key: Annotated[
+        str | None,
+        flag(
+            "SALE_ADD_STOCK_KEY",
+            "Idempotency key: with the same key the units are added once, however often this is run.",
+            "--key",
+            show_default="a new one",
+        ),
+    ] = None,
+    url: Url = URL_DEFAULT,
+    token: Token = None,
+    as_json: Annotated[bool, _json("ADD_STOCK")] = False,
+) -> None:
+    """Add units to an item, once for each key."""
+    used = key or f"cli-{secrets.token_hex(8)}"
+    if key is None:
+        # Printed before the call: after a lost answer, only the same key makes a repetition harmless.
+        output.error_console().print(f"key {used} (repeat with --key {used} if the answer gets lost)")
+    path = f"/v1/sales/{segment(sale)}/items/{segment(item)}/stock"
+    _print(Client(url, token).call("POST", path, {"units": units}, key=used), as_json=as_json)
+
+
+def _item(text: str) -> dict[str, Any]:
+    """The item that --item describes.
+
+    Raises:
+        UsageError: it is not ID=UNITS[,limit=UNITS][,price=MINOR][,currency=CODE].
+    """
+    (name, _, units), *more = (part.partition("=") for part in text.split(","))
+    item: dict[str, Any] = {"id": name.strip(), "capacity": _whole(units, text)}
+    for word, _, value in more:
+        match word.strip():
+            case "limit":
+                item["purchase_limit"] = _whole(value, text)
+            case "price":
+                item["price_minor"] = _whole(value, text)
+            case "currency":
+                item["currency"] = value.strip()
+            case other:
+                raise UsageError(f"--item {text}: {other!r} is none of limit, price, currency")
+    return item
+
+
+def _whole(value: str, text: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise UsageError(
+            f"--item {text}: {value!r} is not a whole number; write it like second=10000,limit=2,price=55300"
+        ) from None
+
+
+def _print(answer: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.as_json(answer)
+        return
+    times = " ".join(
+        f"{word} {answer[name]}"
+        for word, name in (("opens", "opens_at"), ("closes", "closes_at"), ("hold window s", "hold_window_s"))
+        if answer.get(name) is not None
+    )
+    output.say(f"{answer.get('id', '?')} is {answer.get('state', '?')}  {times}", "bold")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("item")
+    columns = ("capacity", "available", "leased", "held", "sold", "purchase_limit", "price_minor")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for item in answer.get("items", ()):
+        cells = [item.get(column) for column in columns]
+        table.add_row(str(item.get("id")), *("" if cell is None else f"{cell:,}" for cell in cells))
+    output.console().print(table)

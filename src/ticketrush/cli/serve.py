@@ -1,0 +1,80 @@
+"""`ticketrush serve`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ticketrush._version import __version__
+from ticketrush.cli import logs, output
+from ticketrush.cli.flags import Config, flag, setting, settings_of
+from ticketrush.http import server
+from ticketrush.settings import Settings
+
+EPILOG = """Examples: `ticketrush serve --demo 10000 --port 3005` sells 10,000 tickets at /buy/ticket. ·
+`ticketrush serve --open` tries the API without tokens. ·
+`TICKETRUSH_TOKEN_SECRETS=$(ticketrush token secret) ticketrush serve --ledger sqlite:///tickets.db` is for real."""
+
+
+def serve(
+    ctx: typer.Context,
+    host: Annotated[str | None, setting("host", "--host")] = None,
+    port: Annotated[int | None, setting("port", "--port")] = None,
+    ledger: Annotated[str | None, setting("ledger", "--ledger", metavar="URL")] = None,
+    durability: Annotated[Literal["fsync", "memory"] | None, setting("durability", "--durability")] = None,
+    open: Annotated[bool | None, setting("open", "--open")] = None,
+    demo: Annotated[int | None, setting("demo", "--demo", metavar="UNITS")] = None,
+    stat_log: Annotated[Path | None, setting("stat_log", "--stat-log", metavar="FILE")] = None,
+    fast_lane: Annotated[bool | None, setting("fast_lane", "--fast-lane/--no-fast-lane")] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, setting("log_level", "--log-level", metavar="LEVEL")
+    ] = None,
+    log_format: Annotated[
+        Literal["console", "json"] | None, setting("log_format", "--log-format", metavar="FORM")
+    ] = None,
+    config: Config = None,
+    as_json: Annotated[
+        bool, flag("SERVE_JSON", "Announce the address as a line of JSON, once connections are accepted.", "--json")
+    ] = False,
+) -> None:
+    """Sell tickets over HTTP until SIGTERM or Ctrl-C, then stop gracefully.
+
+    Buyers show bearer tokens, unless --open or --demo serves this machine only. All other settings
+    come from the environment or ticketrush.toml: `ticketrush config show` lists them.
+    """
+    settings = settings_of(ctx)
+    settings.check_servable()
+    logs.configure(settings.log_level, settings.log_format)
+    with _place_for_demo(settings) as placed:
+        server.serve(placed, announce=lambda url: _announce(placed, url, as_json=as_json))
+
+
+@contextlib.contextmanager
+def _place_for_demo(settings: Settings) -> Iterator[Settings]:
+    """A demo sells from a journal in a temporary folder, unless the ledger was named."""
+    if settings.demo is None or settings.origin("ledger") != "default":
+        yield settings
+        return
+    with tempfile.TemporaryDirectory(prefix="ticketrush-demo-") as folder:
+        yield settings.model_copy(update={"ledger": f"sqlite:///{folder}/demo.db"})
+
+
+def _announce(settings: Settings, url: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"event": "serving", "url": url, "pid": os.getpid()}), flush=True)
+        return
+    output.say(f"ticketrush {__version__} serves at {url} (pid {os.getpid()})", "bold")
+    output.say(f"  ledger      {settings.ledger}, durability {settings.durability}")
+    if settings.demo is not None:
+        output.say(f"  demo        {settings.demo:,} tickets at {url}/buy/ticket")
+        output.say(f"  try         ab -n 10000 -c 100 {url}/buy/ticket")
+    elif settings.open:
+        output.say("  open        no tokens are asked for: the header X-Buyer names the buyer")
+    output.say(f"  read        {url}/docs    stop with Ctrl-C")

@@ -1,0 +1,148 @@
+"""The operator's side of a rush: makes the sale, reads levels, journal and costs, over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ticketrush import events as ev
+from ticketrush.audit import LedgerState
+from ticketrush.crowd.buyers import minter
+from ticketrush.crowd.errors import CrowdError
+from ticketrush.model import Sale
+
+TIMEOUT_S: Final = 30.0
+PAGE: Final = 10_000
+TOKEN_S: Final = 24 * 3_600
+
+_EVENTS: Final = {
+    str(kind.__struct_config__.tag): kind
+    for kind in (
+        ev.SaleCreated,
+        ev.SaleScheduled,
+        ev.StockAdded,
+        ev.Held,
+        ev.Paid,
+        ev.Cancelled,
+        ev.Expired,
+        ev.Refunded,
+    )
+}
+
+
+class Level(msgspec.Struct, frozen=True):
+    """Units of the sale's item, as anyone may see them."""
+
+    capacity: int
+    available: int
+    held: int
+    sold: int
+
+
+class _Levels(msgspec.Struct):
+    items: list[Level]
+
+
+class _Page(msgspec.Struct):
+    events: list[dict[str, Any]]
+    next: int | None = None
+
+
+class Operator:
+    """Talks to one server as an operator; one connection, used by one thread."""
+
+    def __init__(self, url: str, secret: bytes, audience: str) -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self.host = parts.hostname or "127.0.0.1"
+        self.port = parts.port or 80
+        self.expires_at_s = int(time.time()) + TOKEN_S
+        token = minter(secret, audience, self.expires_at_s, {"scope": "operator"})(b"rush-operator")
+        self._headers = {"Authorization": f"Bearer {token.decode()}", "Content-Type": "application/json"}
+        self._connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def ask(self, method: str, path: str, body: object = None) -> bytes:
+        """The body of a successful answer.
+
+        Raises:
+            CrowdError: no answer, or one that is not a success; the text has the server's words.
+        """
+        content = msgspec.json.encode(body) if body is not None else None
+        try:
+            status, text = self._exchange(method, path, content)
+        except http.client.RemoteDisconnected:  # an idle connection that the server has closed meanwhile
+            status, text = self._exchange(method, path, content)
+        if status >= 300:
+            said = text[:300].decode(errors="replace")
+            raise CrowdError(f"{self.url} answers {method} {path} with {status}: {said}")
+        return text
+
+    def _exchange(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
+        try:
+            self._connection.request(method, path, content, self._headers)
+            answer = self._connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            if isinstance(error, http.client.RemoteDisconnected):
+                raise
+            raise CrowdError(f"{self.url} does not answer {method} {path}: {error!r}") from error
+
+    def open_sale(self, sale: str, item: str, capacity: int, limit: int, hold_s: float) -> None:
+        """Put a sale of one item into the ledger, and open it."""
+        items = [{"id": item, "capacity": capacity, "purchase_limit": limit}]
+        hold = int(hold_s) if float(hold_s).is_integer() else hold_s
+        self.ask("PUT", f"/v1/sales/{sale}", {"items": items, "hold_window_s": hold})
+        self.ask("POST", f"/v1/sales/{sale}/open", {})
+
+    def level(self, sale: str) -> Level:
+        """The units of the sale's one item."""
+        return msgspec.json.decode(self.ask("GET", f"/v1/sales/{sale}"), type=_Levels).items[0]
+
+    def state(self) -> LedgerState:
+        """What the ledger claims to be."""
+        return msgspec.json.decode(self.ask("GET", "/v1/audit/state"), type=LedgerState)
+
+    def events(self) -> Iterator[ev.AnyEvent]:
+        """The whole journal, in its order."""
+        after: int | None = 0
+        while after is not None:
+            text = self.ask("GET", f"/v1/audit/events?after={after}&limit={PAGE}")
+            page = msgspec.json.decode(text, type=_Page)
+            yield from map(event_of, page.events)
+            after = page.next if page.events else None
+
+    def cost(self) -> tuple[float, float]:
+        """(CPU seconds, resident megabytes) of the server's process, as its /metrics say."""
+        text = self.ask("GET", "/metrics").decode(errors="replace")
+        return _sample(text, "process_cpu_seconds_total"), _sample(text, "process_resident_memory_bytes") / 1e6
+
+
+def event_of(fields: dict[str, Any]) -> ev.AnyEvent:
+    """The event of one object of ``/v1/audit/events``. Raises CrowdError for one that is not known."""
+    kind = _EVENTS.get(str(fields.get("type")))
+    if kind is None:
+        raise CrowdError(f"the journal has an event of the unknown type {fields.get('type')!r}")
+    values = {name: value for name, value in fields.items() if name not in {"seq", "type"}}
+    if "sale" in values and isinstance(values["sale"], dict):
+        values["sale"] = msgspec.convert(values["sale"], Sale)
+    try:
+        event: ev.AnyEvent = kind(**values)
+    except TypeError as error:
+        raise CrowdError(f"an event of type {fields['type']!r} cannot be read: {error}") from error
+    return event
+
+
+def _sample(text: str, name: str) -> float:
+    match = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    return float(match[1]) if match else 0.0

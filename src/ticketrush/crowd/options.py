@@ -1,0 +1,104 @@
+"""What a rush may be told to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ticketrush.crowd.buyers import INDEX_MAX, Shares
+from ticketrush.crowd.errors import OptionError
+from ticketrush.model import QUANTITY_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RushOptions:
+    """A rush: who comes, for what, and how. Raises OptionError when made of values that make no sense.
+
+    Args:
+        buyers: how many people want to buy one ticket each.
+        tickets: how many there are.
+        connections: connections to the server; as many requests are under way at a time at most.
+        arrivals: buyers per second, whatever the server does (open loop); 0 sends the next one as
+            soon as a connection is free (closed loop).
+        abandon: share of the winners who never pay, 0 to 1.
+        duplicates: share of the buyers who send their request twice.
+        cuts: share of the buyers who break the connection off before the answer, and ask again.
+        breakers: share of the winners who try to buy more than the limit.
+        limit: tickets one buyer may have.
+        hold: seconds an unpaid hold lasts.
+        seed: the same seed sends the same people.
+        url: a running server to use; None starts one for the rush. Its secrets must then be in
+            TICKETRUSH_TOKEN_SECRETS here too.
+        time_limit: seconds after which the crowd goes home; None takes what should be plenty.
+        json: where to write the report as JSON, None for nowhere.
+        report: where to write the report as an HTML page, None for nowhere.
+        keep: leave the journal of the rush's own server where it is.
+    """
+
+    buyers: int = 1_000_000
+    tickets: int = 10_000
+    connections: int = 128
+    arrivals: float = 0.0
+    abandon: float = 0.20
+    duplicates: float = 0.01
+    cuts: float = 0.001
+    breakers: float = 0.005
+    limit: int = 2
+    hold: float = 2.0
+    seed: int = 1
+    url: str | None = None
+    time_limit: float | None = None
+    json: Path | None = None
+    report: Path | None = None
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        _between("buyers", self.buyers, 1, INDEX_MAX)
+        _between("tickets", self.tickets, 1, 1_000_000)
+        _between("connections", self.connections, 1, 10_000)
+        _between("arrivals", self.arrivals, 0, 1_000_000)
+        for name in ("abandon", "duplicates", "cuts", "breakers"):
+            _between(name, getattr(self, name), 0, 1)
+        _between("limit", self.limit, 1, QUANTITY_MAX)
+        _between("hold", self.hold, 0.05, 3_600)
+        _between("seed", self.seed, 0, 2**31)
+        if self.time_limit is not None:
+            _between("time_limit", self.time_limit, 0.1, 86_400)
+        if self.url is not None:
+            _check_url(self.url)
+
+    @property
+    def shares(self) -> Shares:
+        """Which share of the buyers behaves in which way."""
+        return Shares(self.abandon, self.duplicates, self.cuts, self.breakers)
+
+    @property
+    def time_limit_s(self) -> float:
+        """Seconds after which the crowd goes home."""
+        if self.time_limit is not None:
+            return self.time_limit
+        pace = min(self.arrivals or 5_000, 5_000)
+        return 60 + self.buyers / pace + 20 * self.hold
+
+    @property
+    def comebacks_max(self) -> int:
+        """Buyers who wait for a held unit: enough for all tickets, though many of them abandon too."""
+        share = max(1 - self.abandon, 0.05)
+        return min(1_000_000, 100 + int(1.1 * self.tickets / share))
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise OptionError(f"{name} is {value:g}; it must be between {low:g} and {high:g}")
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme == "http" and bool(parts.hostname) and (parts.port or 80) > 0
+        sound = sound and parts.path in {"", "/"} and not parts.query
+    except ValueError:
+        sound = False
+    if not sound:
+        raise OptionError(f"url is {url!r}; it must be like http://127.0.0.1:8000, without TLS and without a path")

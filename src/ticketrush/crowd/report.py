@@ -1,0 +1,207 @@
+"""What came out of a rush: the report as JSON, and whether all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from ticketrush.audit import AuditReport
+from ticketrush.crowd import history as h
+from ticketrush.crowd.histogram import Histogram
+from ticketrush.crowd.options import RushOptions
+from ticketrush.events import AnyEvent, Cancelled, Expired, Held, Paid, Refunded
+
+POINTS_MAX: Final = 240
+CURVE: Final = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99999)
+"""The shares at which latency percentiles are drawn."""
+
+
+class Extra(msgspec.Struct, frozen=True):
+    """What the report tells besides."""
+
+    ok: bool
+    finished: bool
+    demand_exceeds_capacity: bool
+    payments: dict[str, int]
+    busy: int
+    unknown: int
+    left_sold_out: int
+    gave_up: int
+    left_waiting: int
+    expired: int
+    crowd_cpu_us_per_request: float
+    latency_by_answer_ms: dict[str, dict[str, float]]
+    vacuous: list[str]
+    violations: list[str]
+    unexpected_answers: list[h.Sample]
+    options: dict[str, float]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The report as it is written.
+
+    `requests` is the sum of `answers` and of what `extra` counts besides: payments, busy and
+    unknown. `paid` are units, as the journal has them. `reserve_per_s` is acknowledged reservations per second while (nearly
+    all of) the stock was taken for the first time.
+    """
+
+    buyers: int
+    tickets: int
+    requests: int
+    answers: dict[str, int]
+    paid: int
+    oversold: int
+    undersold: int
+    lost: int
+    unexpected: int
+    seconds: float
+    requests_per_s: int
+    reserve_per_s: int
+    latency_ms: dict[str, float]
+    server_cpu_us_per_request: float
+    server_rss_mb: float
+    audit: dict[str, bool]
+    extra: Extra
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """The stock at one moment, `at_s` after the first reservation; the last four count from the start."""
+
+    at_s: float
+    available: int
+    held: int
+    sold: int
+    reserved: int
+    paid: int
+    expired: int
+    returned: int
+
+
+class RushResult(msgspec.Struct, frozen=True):
+    """A rush that is over: the report, and what its pictures are drawn from."""
+
+    report: Report
+    moments: list[Moment]
+    progress: list[h.Progress]
+    curves: dict[str, list[float]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was oversold, undersold, lost or unexpected, no answer an error, and all audits hold."""
+        return self.report.extra.ok
+
+    def to_json(self) -> bytes:
+        """The report, indented, with a newline at the end."""
+        return msgspec.json.format(msgspec.json.encode(self.report), indent=2) + b"\n"
+
+
+def make(
+    options: RushOptions,
+    history: h.History,
+    audited: AuditReport,
+    cost: tuple[float, float],
+    *,
+    demand: bool,
+) -> Report:
+    """The report of a rush. `cost` is the server's CPU seconds and megabytes."""
+    answers = dict(zip(h.ANSWERS, history.answers, strict=True))
+    requests = max(1, sum(history.answers))
+    kinds = {name: Histogram.of_sparse(of.buckets, of.largest_us) for name, of in history.latencies.items()}
+    undersold = max(audited.undersold, options.tickets - audited.sold if demand else 0)
+    flawless = not (audited.oversold or undersold or audited.lost or audited.unexpected)
+    errors = answers["error"] + answers["payment_error"]
+    return Report(
+        buyers=history.buyers,
+        tickets=options.tickets,
+        requests=sum(history.answers),
+        answers={name: answers[name] for name in h.RESERVE_ANSWERS},
+        paid=audited.sold,
+        oversold=audited.oversold,
+        undersold=undersold,
+        lost=audited.lost,
+        unexpected=audited.unexpected,
+        seconds=round(history.seconds, 3),
+        requests_per_s=round(requests / max(history.seconds, 1e-9)),
+        reserve_per_s=round(history.surge_reservations / max(history.surge_s, 1e-9)),
+        latency_ms=_latency_ms(Histogram.merged(kinds.values())),
+        server_cpu_us_per_request=round(cost[0] / requests * 1e6, 2),
+        server_rss_mb=round(cost[1], 1),
+        audit=audited.invariants(),
+        extra=Extra(
+            ok=flawless and errors == 0 and history.finished and audited.ok,
+            finished=history.finished,
+            demand_exceeds_capacity=demand,
+            payments={
+                "paid": answers["paid"],
+                "pending": answers["pending"],
+                "refunded": answers["refunded"],
+                "error": answers["payment_error"],
+            },
+            busy=answers["busy"],
+            unknown=answers["unknown"],
+            left_sold_out=history.left_sold_out,
+            gave_up=history.gave_up,
+            left_waiting=history.left_waiting,
+            expired=audited.expired,
+            crowd_cpu_us_per_request=round(history.cpu_s / requests * 1e6, 2),
+            latency_by_answer_ms={name: _latency_ms(of) for name, of in kinds.items()},
+            vacuous=audited.vacuous,
+            violations=audited.violations,
+            unexpected_answers=history.samples,
+            options=_numbers(options),
+        ),
+    )
+
+
+def curves_of(history: h.History) -> dict[str, list[float]]:
+    """Latencies in milliseconds at the shares of CURVE, by kind of answer."""
+    kinds = {name: Histogram.of_sparse(of.buckets, of.largest_us) for name, of in history.latencies.items()}
+    return {name: [us / 1_000 for us in of.curve(CURVE)] for name, of in kinds.items() if of.total}
+
+
+def moments_of(events: Sequence[AnyEvent], capacity: int) -> list[Moment]:
+    """The stock over time: at most POINTS_MAX moments, the first and the last among them."""
+    made = {event.id: event.quantity for event in events if isinstance(event, Held)}
+    changes = [event for event in events if isinstance(event, Held | Paid | Expired | Cancelled | Refunded)]
+    if not changes:
+        return []
+    first_ms, last_ms = changes[0].at_ms, changes[-1].at_ms
+    step_ms = max(1.0, (last_ms - first_ms) / (POINTS_MAX - 2))
+    held = sold = reserved = paid = expired = returned = 0
+    moments = [Moment(0.0, capacity, 0, 0, 0, 0, 0, 0)]
+    next_ms = first_ms + step_ms
+
+    def look(at_ms: float) -> None:
+        at_s = (at_ms - first_ms) / 1_000
+        moments.append(Moment(at_s, capacity - held - sold, held, sold, reserved, paid, expired, returned))
+
+    for event in changes:
+        while event.at_ms >= next_ms:
+            look(next_ms)
+            next_ms += step_ms
+        units = made.get(event.id, 0)
+        match event:
+            case Held():
+                held, reserved = held + units, reserved + units
+            case Paid():
+                held, sold, paid = held - units, sold + units, paid + units
+            case Expired():
+                held, expired = held - units, expired + units
+            case Cancelled():
+                held, returned = held - units, returned + units
+            case Refunded():
+                sold, returned = sold - units, returned + units
+    look(last_ms)
+    return moments
+
+
+def _latency_ms(histogram: Histogram) -> dict[str, float]:
+    p50, p99, p999 = histogram.curve((0.5, 0.99, 0.999))
+    return {"p50": p50 / 1_000, "p99": p99 / 1_000, "p999": p999 / 1_000, "max": histogram.largest_us / 1_000}
+
+
+def _numbers(options: RushOptions) -> dict[str, float]:
+    names = ("connections", "arrivals", "abandon", "duplicates", "cuts", "breakers", "limit", "hold", "seed")
+    return {name: getattr(options, name) for name in names}

@@ -1,0 +1,161 @@
+"""A rush from beginning to end: server, sale, crowd, audit, report."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from rich.console import Console
+
+from ticketrush import audit
+from ticketrush.crowd import report as reports
+from ticketrush.crowd.buyers import Asked
+from ticketrush.crowd.display import Display, summary
+from ticketrush.crowd.errors import CrowdError
+from ticketrush.crowd.history import History, Plan, Progress
+from ticketrush.crowd.operator import Level
+from ticketrush.crowd.options import RushOptions
+from ticketrush.crowd.page import page
+from ticketrush.crowd.report import RushResult
+from ticketrush.crowd.send import send
+from ticketrush.crowd.target import Target, target_of
+from ticketrush.events import AnyEvent, Held, SaleCreated, SaleScheduled, StockAdded
+
+ITEM: Final = "second"
+
+SETTLE_S: Final = 10.0
+"""How much longer than the hold window it may take until no hold remains."""
+
+
+def run(options: RushOptions, console: Console) -> RushResult:
+    """Send the crowd, audit, write the reports that `options` names, and say on `console` what came out.
+
+    Progress goes to standard error. Whether all is well is `RushResult.ok`.
+
+    Raises:
+        CrowdError: the rush could not be carried out: no server, no connection, no secret.
+    """
+    with target_of(options) as target:
+        result = _rush(options, target)
+        if target.own:
+            target.own.keep = options.keep or bool(result.report.extra.violations)
+    console.print(summary(result))
+    if options.json:
+        options.json.write_bytes(result.to_json())
+    if options.report:
+        options.report.write_text(page(result), encoding="utf-8")
+    kept = target.own.folder if target.own and target.own.keep else None
+    for what, path in (("report", options.json), ("page", options.report), ("journal", kept)):
+        if path:
+            console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
+    return result
+
+
+def _rush(options: RushOptions, target: Target) -> RushResult:
+    operator, sale = target.operator, target.sale
+    operator.open_sale(sale, ITEM, options.tickets, options.limit, options.hold)
+    before_s, _ = target.cost()
+    progress: list[Progress] = []
+    with Display(options.buyers, options.tickets) as display:
+
+        def on_progress(now: Progress) -> None:
+            progress.append(now)
+            display.show(now, _level(target) if display.live else None)
+
+        history = send(_plan(options, target), on_progress)
+    after_s, rss_mb = target.cost()
+    _let_holds_end(target, options.hold)
+    demand = history.left_sold_out + history.left_waiting > 0
+    state, events = operator.state(), list(operator.events())
+    own_events = _of_sale(events, sale)
+    audited = _audit(events, own_events, state, history, options.seed, demand=demand)
+    return RushResult(
+        report=reports.make(options, history, audited, (after_s - before_s, rss_mb), demand=demand),
+        moments=reports.moments_of(own_events, options.tickets),
+        progress=progress,
+        curves=reports.curves_of(history),
+    )
+
+
+def _plan(options: RushOptions, target: Target) -> Plan:
+    return Plan(
+        host=target.operator.host,
+        port=target.operator.port,
+        sale=target.sale,
+        item=ITEM,
+        buyers=options.buyers,
+        tickets=options.tickets,
+        connections=options.connections,
+        arrivals=options.arrivals,
+        shares=options.shares,
+        limit=options.limit,
+        hold_s=options.hold,
+        seed=options.seed,
+        secret=target.secret,
+        audience=target.audience,
+        expires_at_s=target.operator.expires_at_s,
+        time_limit_s=options.time_limit_s,
+        comebacks_max=options.comebacks_max,
+    )
+
+
+def _level(target: Target) -> Level | None:
+    with contextlib.suppress(CrowdError):
+        return target.operator.level(target.sale)
+    return None
+
+
+def _let_holds_end(target: Target, hold_s: float) -> None:
+    """Wait until what was abandoned has expired, so that the books can be closed."""
+    give_up_s = time.monotonic() + hold_s + SETTLE_S
+    while target.operator.level(target.sale).held and time.monotonic() < give_up_s:
+        time.sleep(0.1)
+
+
+def _audit(
+    events: Sequence[AnyEvent],
+    own_events: Sequence[AnyEvent],
+    state: audit.LedgerState,
+    history: History,
+    seed: int,
+    *,
+    demand: bool,
+) -> audit.AuditReport:
+    """I1..I8 of our sale; what the ledger claims of itself (I8) is checked over the whole journal."""
+    alone = len(own_events) == len(events)
+    of_sale = audit.audit(
+        own_events,
+        state=state if alone else None,
+        told=history.told,
+        asked_for=Asked(seed, history.buyers),
+        demand_exceeds_capacity=demand,
+    )
+    if alone:
+        return of_sale
+    whole = audit.audit(events, state=state)
+    return msgspec.structs.replace(
+        of_sale,
+        I8=of_sale.I8 and whole.I8,
+        vacuous=[name for name in of_sale.vacuous if name != "I8"],
+        violations=of_sale.violations + [text for text in whole.violations if text.startswith("I8 ")],
+    )
+
+
+def _of_sale(events: Sequence[AnyEvent], sale: str) -> list[AnyEvent]:
+    """The events of one sale; most name only a reservation that was made in it."""
+    ids = {event.id for event in events if isinstance(event, Held) and event.sale == sale}
+    of_sale: list[AnyEvent] = []
+    for event in events:
+        match event:
+            case SaleCreated():
+                belongs = event.sale.id == sale
+            case SaleScheduled() | StockAdded():
+                belongs = event.sale == sale
+            case _:
+                belongs = event.id in ids
+        if belongs:
+            of_sale.append(event)
+    return of_sale

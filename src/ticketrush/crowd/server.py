@@ -1,0 +1,114 @@
+"""The rush's own server: a process of ``ticketrush serve`` with a fresh journal, and its costs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ticketrush.crowd.errors import CrowdError
+
+COMMAND: Final = (sys.executable, "-m", "ticketrush", "serve")
+START_S: Final = 30.0
+STOP_S: Final = 20.0
+
+
+class _Serving(msgspec.Struct):
+    url: str
+    pid: int
+
+
+class OwnServer:
+    """A running server of ours; `folder` has its journal and its log."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, pid: int, secret: bytes, folder: Path) -> None:
+        self._process = process
+        self.url = url
+        self.pid = pid
+        self.secret = secret
+        self.folder = folder
+        self.keep = False
+
+    def cpu_s(self) -> float | None:
+        """CPU seconds of the process so far, None where there is no /proc."""
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return None
+
+    def rss_mb(self) -> float | None:
+        """The most memory the process ever had, in megabytes, None where there is no /proc."""
+        with contextlib.suppress(OSError):
+            match = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text("ascii"), re.MULTILINE)
+            return int(match[1]) * 1024 / 1e6 if match else None
+        return None
+
+
+@contextlib.contextmanager
+def own_server(command: Sequence[str] = COMMAND) -> Iterator[OwnServer]:
+    """Start a server on a free port; stop it gracefully and remove its folder at the end, unless `keep` is set.
+
+    Raises:
+        CrowdError: it does not start, or does not stop by itself.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ticketrush-rush-"))
+    secret = secrets.token_urlsafe(48)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKETRUSH_")}
+    environment["TICKETRUSH_TOKEN_SECRETS"] = secret
+    arguments = ["--json", "--host", "127.0.0.1", "--port", "0", "--ledger", f"sqlite:///{folder / 'rush.db'}"]
+    server: OwnServer | None = None
+    try:
+        with (folder / "server.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, *arguments], stdout=subprocess.PIPE, stderr=log, env=environment, cwd=folder
+            )
+        try:
+            serving = _first_line(process, folder)
+            server = OwnServer(process, serving.url, serving.pid, secret.encode(), folder)
+            yield server
+        finally:
+            _stop(process)
+    finally:
+        if server is None or not server.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first_line(process: subprocess.Popen[bytes], folder: Path) -> _Serving:
+    lines: queue.Queue[bytes] = queue.Queue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        lines.put(process.stdout.readline())
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        return msgspec.json.decode(lines.get(timeout=START_S), type=_Serving)
+    except (queue.Empty, msgspec.DecodeError):
+        process.kill()
+        process.wait()
+        log = (folder / "server.log").read_text(encoding="utf-8", errors="replace")[-2_000:].strip()
+        raise CrowdError(f"the rush's own server did not start:\n{log or '(it said nothing)'}") from None
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

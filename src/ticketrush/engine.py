@@ -1,0 +1,366 @@
+"""The way of a purchase: gate -> batch -> ledger -> outcomes.
+
+While a commit is under way, arrivals collect; when it ends, all of them go together as the next
+batch. There is no timer and no fixed size, so a lone buyer waits for nobody, and under load a
+hundred purchases share one write to the disk (group commit).
+
+Nothing waits without bound. When more than `queue_max` commands wait, the next is refused at once
+(OVERLOADED: it did not happen). When a commit takes longer than `patience_s`, those in it are
+answered UNKNOWN (it may have happened; repeat with the same key) and those behind it UNAVAILABLE
+(it did not happen), and so is everybody who comes until the ledger answers again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Final, Self, TypeVar
+
+import structlog
+
+from ticketrush import audit
+from ticketrush import model as m
+from ticketrush.admission.gate import Gate
+from ticketrush.clock import Clock, SystemClock
+from ticketrush.errors import InvalidRequest, LedgerUnavailable, TicketrushError
+from ticketrush.events import AnyEvent
+from ticketrush.ledger.protocol import Ledger
+from ticketrush.model import Reason, Refused
+
+_T = TypeVar("_T", bound=m.Outcome)
+
+Reply = Callable[[m.Outcome], None]
+
+QUEUE_MAX: Final = 16_384
+BATCH_MAX: Final = 1_024
+PATIENCE_S: Final = 2.0
+RETRY_MS: Final = 1_000
+"""After how long it is worth asking again when the engine was too busy."""
+
+EVENTS_AT_ONCE: Final = 10_000
+
+log = structlog.get_logger("ticketrush.engine")
+
+
+class Stats:
+    """Counters since the start, for /metrics."""
+
+    __slots__ = ("batches", "commands", "commits_failed", "gate_refusals", "outcomes", "overloaded", "unknown")
+
+    def __init__(self) -> None:
+        self.batches = self.commands = self.commits_failed = 0
+        self.gate_refusals = self.overloaded = self.unknown = 0
+        self.outcomes: dict[str, int] = {}
+
+
+class Engine:
+    """The desk where everything is bought, on top of one ledger.
+
+    Use it as ``async with``. All methods belong to the event loop it was started on.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        clock: Clock | None = None,
+        queue_max: int = QUEUE_MAX,
+        batch_max: int = BATCH_MAX,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._ledger = ledger
+        self._clock: Clock = clock or SystemClock()
+        self._queue_max, self._batch_max, self._patience_s = queue_max, batch_max, patience_s
+        self._gate = Gate()
+        self._waiting: list[tuple[m.Command, Reply]] = []
+        self._committing: list[tuple[m.Command, Reply]] = []
+        self._commit_began_s = 0.0
+        self._runner: asyncio.Task[None] | None = None
+        self._stuck = self._failing = self._closing = self._started = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._ids: list[str] = []
+        self.stats = Stats()
+
+    # --- life -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the ledger and open the gates. Raises JournalError if the ledger cannot be used."""
+        await self._ledger.start()
+        self._started = True
+        self._refresh_gates()
+        self._set_alarm()
+        self._look_after()
+
+    async def close(self) -> None:
+        """Refuse what comes, finish what waits, let the ledger go. May be called twice."""
+        self._closing = True
+        if self._runner is not None:
+            await self._runner
+        for handle in (self._wake, self._watch):
+            if handle is not None:
+                handle.cancel()
+        if self._started:
+            self._started = False
+            await self._ledger.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether purchases are being decided: started, not closing, and the ledger answers."""
+        return self._started and not (self._closing or self._stuck or self._failing)
+
+    # --- the way of a purchase --------------------------------------------------------------
+
+    def refusal(self, sale: str, item: str, key: str) -> Refused | None:
+        """The answer of a closed gate, or None if the ledger must decide.
+
+        The ledger also decides on a `key` that won before, so that a repetition gets its first answer.
+        """
+        refused = self._gate.refusal(sale, item)
+        if refused is None or (key and self._ledger.remembers(sale, key)):
+            return None
+        self.stats.gate_refusals += 1
+        return refused
+
+    def offer(self, command: m.Command, reply: Reply) -> None:
+        """Queue `command`; `reply` gets its outcome once that is durable, or at once if it is refused."""
+        if self._stuck or self._closing or not self._started:
+            reply(Refused(Reason.UNAVAILABLE, self._clock.now_ms() + RETRY_MS))
+        elif len(self._waiting) >= self._queue_max:
+            self.stats.overloaded += 1
+            reply(Refused(Reason.OVERLOADED, self._clock.now_ms() + RETRY_MS))
+        else:
+            self._waiting.append((command, reply))
+            if self._runner is None:
+                self._runner = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        """Commit batch after batch until nobody waits."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch = self._committing = self._waiting[: self._batch_max]
+            del self._waiting[: self._batch_max]
+            self._commit_began_s = loop.time()
+            try:
+                outcomes = await self._ledger.execute(self._clock.now_ms(), [command for command, _ in batch])
+                self._note_failure(None)
+            except Exception as error:  # noqa: BLE001 - whatever happened, everybody gets an answer
+                self._note_failure(error)
+                outcomes = [Refused(Reason.UNKNOWN, self._clock.now_ms() + RETRY_MS)] * len(batch)
+            self._refresh_gates()
+            answered, self._committing = not self._committing, []
+            self._stuck = False
+            if not answered:
+                self._answer(batch, outcomes)
+            self._set_alarm()
+        self._runner = None
+
+    def _note_failure(self, error: Exception | None) -> None:
+        """Log the first of a row of failed commits, and the end of the row."""
+        if error is not None:
+            self.stats.commits_failed += 1
+            if not self._failing:
+                log.error("commits_fail", error=str(error), unforeseen=not isinstance(error, LedgerUnavailable))
+        elif self._failing:
+            log.info("commits_succeed_again", failed=self.stats.commits_failed)
+        self._failing = error is not None
+
+    def _answer(self, batch: list[tuple[m.Command, Reply]], outcomes: list[m.Outcome]) -> None:
+        self.stats.batches += 1
+        self.stats.commands += len(batch)
+        for (_, reply), outcome in zip(batch, outcomes, strict=True):
+            try:
+                reply(outcome)
+            except Exception:
+                log.exception("reply_failed")  # one buyer's broken connection must not cost the others their answer
+
+    def _refresh_gates(self) -> None:
+        now_ms = self._clock.now_ms()
+        for sale in self._ledger.changes().union(self._gate.due(now_ms)):
+            stock = self._ledger.stock(sale)
+            if stock is not None:
+                self._gate.refresh(stock, now_ms)
+
+    # --- time -------------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        """Wake up when the next hold falls due or the next sale opens or closes."""
+        times = [at_ms for at_ms in (self._ledger.next_expiry_at_ms(), self._gate.next_change_at_ms()) if at_ms]
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if times and not self._closing:
+            soonest_s = RETRY_MS / 4_000 if self._failing else 0.001
+            delay_s = min(max((min(times) - self._clock.now_ms()) / 1_000, soonest_s), 3_600.0)
+            self._wake = asyncio.get_running_loop().call_later(delay_s, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._wake = None
+        self._refresh_gates()
+        expiry_at_ms = self._ledger.next_expiry_at_ms()
+        if expiry_at_ms is not None and expiry_at_ms <= self._clock.now_ms():
+            self.offer(m.Expire(self._batch_max), _ignore)  # the alarm is set again when it is done
+        else:
+            self._set_alarm()
+
+    def _look_after(self) -> None:
+        """See every so often that no commit takes longer than anybody should wait."""
+        loop = asyncio.get_running_loop()
+        if self._committing and loop.time() - self._commit_began_s > self._patience_s:
+            self._give_up()
+        self._watch = loop.call_later(self._patience_s / 8, self._look_after)
+
+    def _give_up(self) -> None:
+        log.error("ledger_stuck", waiting=len(self._waiting), committing=len(self._committing))
+        self._stuck = True
+        later_ms = self._clock.now_ms() + RETRY_MS
+        in_doubt, self._committing = self._committing, []
+        behind, self._waiting = self._waiting, []
+        self.stats.unknown += len(in_doubt)
+        self._answer(in_doubt, [Refused(Reason.UNKNOWN, later_ms)] * len(in_doubt))
+        self._answer(behind, [Refused(Reason.UNAVAILABLE, later_ms)] * len(behind))
+
+    # --- one call each ----------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """A reservation id that nobody can guess: 128 random bits in hex."""
+        if not self._ids:
+            drawn = os.urandom(16 * 256).hex()
+            self._ids = [drawn[i : i + 32] for i in range(0, len(drawn), 32)]
+        return self._ids.pop()
+
+    async def execute(self, command: m.Command) -> m.Outcome:
+        """The outcome of `command`, durable before this returns."""
+        outcome: asyncio.Future[m.Outcome] = asyncio.get_running_loop().create_future()
+
+        def reply(value: m.Outcome) -> None:
+            if not outcome.done():  # the caller may have been cancelled meanwhile
+                outcome.set_result(value)
+
+        self.offer(command, reply)
+        return await outcome
+
+    async def reserve(
+        self, sale: str, item: str, buyer: str, quantity: int = 1, *, key: str = ""
+    ) -> m.Reserved | Refused:
+        """Hold `quantity` units of `item` for `buyer`, all or nothing.
+
+        With a `key`, repeating the call is safe: it returns the first reservation again.
+
+        Returns `Reserved` when the hold is durable, `Refused` with the reason when there is none.
+
+        Raises:
+            InvalidRequest: an argument is outside its bounds; nothing happened.
+        """
+        check_reserve(item, buyer, quantity, key)
+        refused = self.refusal(sale, item, key)
+        if refused is not None:
+            return refused
+        outcome = await self.execute(m.Reserve(self.new_id(), sale, item, buyer, quantity, key))
+        return _expect(outcome, m.Reserved)
+
+    async def confirm(self, id: str, payment: str) -> m.Changed | Refused:
+        """HELD -> PAID, settled by `payment`. The ledger decides between this and the expiry."""
+        return _expect(await self.execute(m.Confirm(id, payment)), m.Changed)
+
+    async def cancel(self, id: str) -> m.Changed | Refused:
+        """HELD -> CANCELLED; the units can be bought again at once."""
+        return _expect(await self.execute(m.Cancel(id)), m.Changed)
+
+    async def refund(self, id: str) -> m.Changed | Refused:
+        """PAID -> REFUNDED; the units can be bought again at once."""
+        return _expect(await self.execute(m.Refund(id)), m.Changed)
+
+    async def create_sale(self, sale: m.Sale) -> m.SaleChanged | Refused:
+        """Put a sale into the ledger; the same one again is harmless."""
+        return _expect(await self.execute(m.CreateSale(sale)), m.SaleChanged)
+
+    async def open_sale(self, sale: str) -> m.SaleChanged | Refused:
+        """Open a sale now."""
+        return _expect(await self.execute(m.OpenSale(sale)), m.SaleChanged)
+
+    async def close_sale(self, sale: str) -> m.SaleChanged | Refused:
+        """Close a sale now; what is held may still be paid."""
+        return _expect(await self.execute(m.CloseSale(sale)), m.SaleChanged)
+
+    async def add_stock(self, sale: str, item: str, units: int, *, key: str) -> m.SaleChanged | Refused:
+        """Add `units` to the capacity of an item, once for each `key`."""
+        if not 1 <= units <= m.CAPACITY_MAX:
+            raise InvalidRequest(f"units {units} is not between 1 and {m.CAPACITY_MAX}")
+        if not m.KEY.fullmatch(key):
+            raise InvalidRequest("adding stock needs an idempotency key of 1 to 128 visible ASCII characters")
+        return _expect(await self.execute(m.AddStock(sale, item, units, key)), m.SaleChanged)
+
+    def now_ms(self) -> int:
+        """The time this desk decides by."""
+        return self._clock.now_ms()
+
+    def sales(self) -> list[m.Sale]:
+        """All sales."""
+        return self._ledger.sales()
+
+    def stock(self, sale: str) -> m.Stock | None:
+        """Levels of a sale after the last commit; None for an unknown one."""
+        return self._ledger.stock(sale)
+
+    async def reservation(self, id: str) -> m.Reservation | None:
+        """A committed reservation; None for an unknown id."""
+        return await self._ledger.reservation(id)
+
+    async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
+        """The committed reservation that `buyer` made in `sale` under `key`."""
+        return await self._ledger.reservation_for(sale, buyer, key)
+
+    async def events(self, after: int = 0, limit: int = EVENTS_AT_ONCE) -> list[tuple[int, AnyEvent]]:
+        """At most `limit` committed events with numbers above `after`, in order."""
+        return await self._ledger.events(after, limit)
+
+    async def state(self) -> audit.LedgerState:
+        """What the ledger holds in memory to be true."""
+        return await self._ledger.state()
+
+    async def audit(self) -> audit.AuditReport:
+        """Check I1 to I8 on the whole journal against the ledger's memory. The sale goes on meanwhile."""
+        state = await self._ledger.state()
+        history: list[AnyEvent] = []
+        while len(history) < state.seq:
+            page = await self._ledger.events(len(history), min(EVENTS_AT_ONCE, state.seq - len(history)))
+            if not page:
+                break
+            history += [event for _, event in page]
+        return await asyncio.to_thread(audit.audit, history, state=state, now_ms=self.now_ms())
+
+    @property
+    def waiting(self) -> int:
+        """Commands that wait for a batch."""
+        return len(self._waiting)
+
+
+def check_reserve(item: str, buyer: str, quantity: int, key: str) -> None:
+    """Refuse what no ledger should see. Raises InvalidRequest."""
+    if not 1 <= quantity <= m.QUANTITY_MAX:
+        raise InvalidRequest(f"quantity {quantity} is not between 1 and {m.QUANTITY_MAX}")
+    if not m.IDENTIFIER.fullmatch(item):
+        raise InvalidRequest(f"item {item[:80]!r} is not 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -")
+    if not m.BUYER.fullmatch(buyer):
+        raise InvalidRequest("the buyer's id is not 1 to 128 visible ASCII characters")
+    if key and not m.KEY.fullmatch(key):
+        raise InvalidRequest("the idempotency key is not 1 to 128 visible ASCII characters")
+
+
+def _expect(outcome: m.Outcome, kind: type[_T]) -> _T | Refused:
+    if isinstance(outcome, (kind, Refused)):
+        return outcome
+    raise TicketrushError(f"the ledger answered {type(outcome).__name__} instead of {kind.__name__}")
+
+
+def _ignore(_: m.Outcome) -> None:
+    pass

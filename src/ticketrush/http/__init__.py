@@ -1,0 +1,1 @@
+"""The HTTP API: complete on any ASGI server, with a fast lane under uvicorn."""

@@ -1,0 +1,130 @@
+"""Answers: what goes back to a client, and how values look as JSON.
+
+An `Answer` knows nothing of the server that sends it. The fast lane turns it into bytes itself,
+the ASGI application into a `Response`; so both say the same.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ticketrush import model as m
+
+Header = tuple[bytes, bytes]
+
+JSON: Final[Header] = (b"content-type", b"application/json")
+
+encode = msgspec.json.Encoder().encode
+
+
+class Answer(NamedTuple):
+    """A status, headers (names in lower case; without content-length and date) and a body."""
+
+    status: int
+    headers: tuple[Header, ...]
+    body: bytes
+
+
+def json_answer(value: object, status: int = 200, *headers: Header) -> Answer:
+    """`value` as JSON."""
+    return Answer(status, (JSON, *headers), encode(value))
+
+
+@lru_cache(maxsize=4_096)
+def iso(at_ms: int) -> str:
+    """A moment as ISO 8601 in UTC with milliseconds, such as 2026-11-22T10:00:00.123Z."""
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def iso_or_none(at_ms: int | None) -> str | None:
+    """The same; None stays None."""
+    return None if at_ms is None else iso(at_ms)
+
+
+class ReservationView(msgspec.Struct, frozen=True, gc=False):
+    """A reservation as its buyer sees it."""
+
+    id: str
+    sale: str
+    item: str
+    quantity: int
+    state: str
+    held_at: str
+    expires_at: str
+    changed_at: str
+    payment: str
+
+    @classmethod
+    def of(cls, reservation: m.Reservation) -> ReservationView:
+        """The view of `reservation`."""
+        return cls(
+            reservation.id,
+            reservation.sale,
+            reservation.item,
+            reservation.quantity,
+            reservation.state,
+            iso(reservation.held_at_ms),
+            iso(reservation.expires_at_ms),
+            iso(reservation.changed_at_ms),
+            reservation.payment,
+        )
+
+
+class ItemView(msgspec.Struct, frozen=True, gc=False):
+    """An item of a sale with its levels."""
+
+    id: str
+    capacity: int
+    available: int
+    leased: int
+    held: int
+    sold: int
+    purchase_limit: int | None
+    price_minor: int
+    currency: str
+
+
+class SaleView(msgspec.Struct, frozen=True, gc=False):
+    """A sale as anybody sees it."""
+
+    id: str
+    state: str
+    opens_at: str | None
+    closes_at: str | None
+    hold_window_s: float
+    as_of: str
+    version: int
+    items: list[ItemView]
+
+    @classmethod
+    def of(cls, stock: m.Stock, now_ms: int) -> SaleView:
+        """The view of a sale and its levels at `now_ms`."""
+        sale = stock.sale
+        items = [
+            ItemView(
+                item.id,
+                level.capacity,
+                level.available,
+                level.leased,
+                level.held,
+                level.sold,
+                item.purchase_limit,
+                item.price_minor,
+                item.currency,
+            )
+            for item, level in zip(sale.items, stock.levels, strict=True)
+        ]
+        return cls(
+            sale.id,
+            sale.phase(now_ms).value,
+            iso_or_none(sale.opens_at_ms),
+            iso_or_none(sale.closes_at_ms),
+            sale.hold_window_ms / 1_000,
+            iso(now_ms),
+            stock.version,
+            items,
+        )

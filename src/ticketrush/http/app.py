@@ -1,0 +1,106 @@
+"""The whole HTTP API as an ASGI application: complete on any ASGI server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ticketrush._version import __version__
+from ticketrush.errors import InvalidRequest, JournalError, TicketrushError
+from ticketrush.http import buyers, openapi, operations, operators, problems
+from ticketrush.http.lane import Lane
+from ticketrush.http.requests import respond
+from ticketrush.http.services import Services
+
+log = structlog.get_logger("ticketrush.http")
+
+
+class LifespanState(TypedDict):
+    """What the server's protocol class gets to see of the application."""
+
+    lane: Lane
+
+
+class HeaderLimit:
+    """Refuses too large headers on servers that do not; ours refuses them earlier."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+        self.app = app
+        self.most_bytes = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            size = len(scope["path"]) + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+            if size > self.most_bytes:
+                await respond(problems.problem("headers_too_large"))(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application around `services`, which it starts and stops with its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
+        async with services.running():
+            yield {"lane": services.lane}
+
+    app = FastAPI(title="ticketrush", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app.state.services = services
+    app.state.registry = operations.registry_of(services.engine)
+    for router in (buyers.router, operators.router, operations.router):
+        app.include_router(router)
+    if services.demo is not None:
+        app.include_router(buyers.demo_router)
+    app.add_middleware(HeaderLimit, most_bytes=services.lane.limits.header_bytes)
+    app.add_exception_handler(InvalidRequest, _on_invalid)
+    app.add_exception_handler(TicketrushError, _on_unavailable)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_defect)
+    app.openapi = lambda: openapi.schema(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidRequest)
+    return respond(problems.invalid(error))
+
+
+async def _on_unavailable(_: Request, error: Exception) -> Response:
+    """The ledger could not be read."""
+    log.error("read_failed", error=str(error), journal=isinstance(error, JournalError))
+    return respond(problems.problem("unavailable", "", (b"retry-after", b"1")))
+
+
+async def _on_validation(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    details = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return respond(problems.problem("invalid_request", details))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = tuple((name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items())
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "malformed")
+    return respond(problems.problem(code, "", *headers))
+
+
+async def _on_disconnect(_: Request, error: Exception) -> Response:
+    """The client went away before its request was complete; nobody reads this."""
+    return respond(problems.problem("timeout"))
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    log.error("defect", path=request.url.path, exc_info=error)
+    return respond(problems.problem("internal"))

@@ -1,0 +1,79 @@
+"""What every connection of a server shares: limits, the watch, and how an answer becomes bytes."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from ticketrush.http import problems
+from ticketrush.http.answers import Answer
+from ticketrush.http.demo import Demo
+from ticketrush.http.purchase import Purchases
+from ticketrush.http.watch import Watch
+from ticketrush.model import IDENTIFIER, Refused
+
+PREFIX: Final = b"/v1/sales/"
+SUFFIX: Final = b"/reservations"
+DEMO: Final = b"/buy/ticket"
+
+_REFUSALS_MAX: Final = 1_024
+_ROUTES_MAX: Final = 20_000
+
+
+class Limits(NamedTuple):
+    """Bounds of a request, in bytes and seconds."""
+
+    body_bytes: int = 16_384
+    header_bytes: int = 32_768
+    request_timeout_s: float = 10.0
+    keep_alive_timeout_s: float = 75.0
+
+
+class Lane:
+    """Shared by all connections of one server process; handed to them as the ASGI state "lane"."""
+
+    def __init__(self, purchases: Purchases, limits: Limits, demo: Demo | None) -> None:
+        self.purchases = purchases
+        self.limits = limits
+        self.demo = demo
+        self.watch = Watch()
+        self._routes: dict[bytes, str] = {}
+        self._refusals: dict[int, tuple[Refused, int, bytes]] = {}
+
+    def sale_of(self, url: bytes) -> str | None:
+        """The sale that a purchase at `url` is for; None if the fast lane does not know such a sale."""
+        sale = self._routes.get(url)
+        if sale is None and url.startswith(PREFIX) and url.endswith(SUFFIX):
+            name = url[len(PREFIX) : -len(SUFFIX)].decode("latin-1")
+            if IDENTIFIER.fullmatch(name) and self.purchases.engine.stock(name) is not None:
+                if len(self._routes) >= _ROUTES_MAX:
+                    self._routes.clear()
+                self._routes[url] = sale = name
+        return sale
+
+    def render(self, answer: Answer) -> bytes:
+        """An answer as the bytes of an HTTP/1.1 response."""
+        body = answer.body
+        parts = [STATUS_LINE[answer.status], self.watch.date_line]
+        for name, value in answer.headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"content-length: %d\r\n\r\n" % len(body), body)
+        return b"".join(parts)
+
+    def refusal(self, refused: Refused) -> bytes:
+        """The same for a refusal; prepared once a second and used for every loser of that second."""
+        tick = self.watch.tick
+        known = self._refusals.get(id(refused))
+        if known is not None and known[0] is refused and known[1] == tick:
+            return known[2]
+        if len(self._refusals) >= _REFUSALS_MAX:
+            self._refusals.clear()
+        data = self.render(problems.refusal(refused, self.purchases.engine.now_ms()))
+        self._refusals[id(refused)] = (refused, tick, data)
+        return data
+
+
+def closing(data: bytes) -> bytes:
+    """A response that says that it is the last one on its connection."""
+    return data.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)

@@ -1,0 +1,126 @@
+"""One process that serves: settings in, a running uvicorn out."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from ticketrush.admission.tokens import Tokens
+from ticketrush.engine import Engine
+from ticketrush.errors import SettingsError
+from ticketrush.http.app import create_app
+from ticketrush.http.demo import Demo, StatLog
+from ticketrush.http.fastlane import FastLane
+from ticketrush.http.lane import Limits
+from ticketrush.http.protocol import SteadyProtocol
+from ticketrush.http.services import Services
+from ticketrush.payments.test_gateway import TestGateway
+from ticketrush.settings import Settings, load
+from ticketrush.wiring import ledger_of
+
+BACKLOG: Final = 4_096
+"""Connections the system may hold for us while we are busy."""
+
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+"""What lives long here is not garbage: look for garbage rarely, and for old garbage hardly ever."""
+
+
+def build(settings: Settings) -> FastAPI:
+    """The application that `settings` describe."""
+    settings.check_servable()
+    engine = Engine(
+        ledger_of(settings.ledger, durability=settings.durability),
+        queue_max=settings.queue_max,
+        batch_max=settings.batch_max,
+        patience_s=settings.patience_s,
+    )
+    secrets = [secret.get_secret_value().encode() for secret in settings.token_secrets]
+    tokens = None if settings.open else Tokens(secrets, settings.token_audience)
+    stat_log = StatLog(settings.stat_log) if settings.stat_log else None
+    demo = Demo(engine, settings.demo, stat_log) if settings.demo is not None else None
+    limits = Limits(
+        settings.body_max_bytes, settings.header_max_bytes, settings.request_timeout_s, settings.keep_alive_timeout_s
+    )
+    return create_app(Services.of(engine, TestGateway(), tokens, limits=limits, demo=demo, stat_log=stat_log))
+
+
+def application() -> FastAPI:
+    """For other ASGI servers, as ``uvicorn --factory ticketrush.http.server:application``; set by the environment."""
+    return build(load())
+
+
+def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what was accepted, and return.
+
+    `announce` gets the URL once connections are accepted.
+
+    Raises:
+        SettingsError: the address cannot be used.
+        JournalError: the journal cannot be used; nothing was written to it.
+    """
+    app = build(settings)
+    listener = _listen(settings.host, settings.port)
+    config = uvicorn.Config(
+        app,
+        http=FastLane if settings.fast_lane else SteadyProtocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        backlog=BACKLOG,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.graceful_timeout_s)),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stopped)
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    server = _Server(config, lambda: announce(url))
+    try:
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+    if server.failure is not None:
+        raise server.failure
+
+
+def _stopped(number: int, frame: FrameType | None) -> None:
+    """uvicorn raises the signal again after it has stopped; it has done its work by then."""
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise SettingsError(f"cannot listen on {host} port {port}: {why}; choose another --host or --port") from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it serves, and why it did not start."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._started = started
+        self.failure: BaseException | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and not self.should_exit:
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
+            self._started()

@@ -1,0 +1,259 @@
+"""The ledger of one process: the state machine in memory, the journal on disk.
+
+A batch is applied to the machine, its events are committed to the journal in one transaction,
+and only then does `execute` return. The commit runs in a thread of its own, so the process goes
+on taking requests meanwhile: they form the next batch.
+
+If a commit fails, what is in memory can no longer be trusted: the state is built again from the
+journal, and writing is refused until the disk takes writes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from ticketrush import audit
+from ticketrush import model as m
+from ticketrush.errors import JournalCorrupt, LedgerUnavailable
+from ticketrush.events import AnyEvent
+from ticketrush.ledger.journal import Journal
+from ticketrush.ledger.machine import Machine
+
+PROBE_EVERY_S: Final = 0.25
+"""The longest time after which a disk that refused a write is asked again."""
+
+SNAPSHOT_AFTER: Final = 50_000
+"""Events since the last snapshot that are worth a new one when the ledger closes."""
+
+log = structlog.get_logger("ticketrush.ledger")
+
+
+def load(journal: Journal) -> tuple[Machine, int]:
+    """The machine that `journal` tells of, and how many of its events are younger than the snapshot.
+
+    Raises:
+        JournalCorrupt: the journal does not add up.
+    """
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here is garbage, and a million reservations are slow to look through
+    try:
+        snapshot, batches = journal.load()
+        machine = Machine.restore(snapshot) if snapshot else Machine()
+        known = machine.seq
+        for events in batches:
+            machine.replay(events)
+    except (KeyError, ValueError) as error:
+        raise JournalCorrupt(
+            f"journal {journal.path} contradicts itself ({error}); restore it from a backup"
+        ) from error
+    finally:
+        if collecting:
+            gc.enable()
+    return machine, machine.seq - known
+
+
+class EmbeddedLedger:
+    """A `Ledger` in this process. `durability` is "fsync" or "memory" (see `journal`).
+
+    One event loop owns it. `events` and `state` may run while commits go on.
+    """
+
+    def __init__(self, path: str | Path, *, durability: str = "fsync") -> None:
+        self._path = Path(path)
+        self._durability = durability
+        self._machine = Machine()
+        self._journal: Journal | None = None
+        self._writer = ThreadPoolExecutor(1, "ticketrush-journal")
+        self._reader = ThreadPoolExecutor(1, "ticketrush-reader")
+        self._settled = asyncio.Event()
+        self._refuse_until_s = 0.0
+        self._failed = self._stale = False
+        self._since_snapshot = 0
+        self._rebuilding = asyncio.Lock()
+        self._stock: dict[str, m.Stock] = {}
+        self._changed: set[str] = set()
+
+    async def start(self) -> None:
+        """See `Ledger.start`."""
+        loop = asyncio.get_running_loop()
+        self._journal = await loop.run_in_executor(
+            self._writer, lambda: Journal(self._path, durability=self._durability)
+        )
+        try:
+            began_s = time.monotonic()
+            self._machine, self._since_snapshot = await loop.run_in_executor(self._writer, load, self._journal)
+        except BaseException:
+            await self.close()
+            raise
+        self._publish()
+        self._settled.set()
+        log.info(
+            "journal_loaded",
+            path=str(self._path),
+            events=self._machine.seq,
+            replayed=self._since_snapshot,
+            seconds=round(time.monotonic() - began_s, 3),
+        )
+
+    async def close(self) -> None:
+        """See `Ledger.close`. Leaves a snapshot if replaying would take long."""
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            loop = asyncio.get_running_loop()
+            if self._since_snapshot >= SNAPSHOT_AFTER and not self._stale:
+                try:
+                    await loop.run_in_executor(self._writer, journal.save_snapshot, self._machine.snapshot())
+                except LedgerUnavailable as error:
+                    log.warning("snapshot_failed", error=str(error))
+            await loop.run_in_executor(self._writer, journal.close)
+        self._writer.shutdown(wait=False)
+        self._reader.shutdown(wait=False)
+
+    async def execute(self, now_ms: int, commands: Sequence[m.Command]) -> list[m.Outcome]:
+        """See `Ledger.execute`: one transaction for the whole batch."""
+        journal = self._journal
+        if journal is None:
+            raise LedgerUnavailable("the ledger is closed")
+        if self._failed:
+            await self._recover(journal)
+        self._settled.clear()
+        try:
+            machine = self._machine
+            outcomes, events = machine.execute(now_ms, commands)
+            if events:
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._writer, journal.append, events)
+                except BaseException:
+                    self._failed = self._stale = True
+                    raise
+                self._since_snapshot += len(events)
+                self._publish()
+            return outcomes
+        finally:
+            self._settled.set()
+
+    async def _recover(self, journal: Journal) -> None:
+        """Build the state again after a failed commit, and see whether the disk takes writes again."""
+        loop = asyncio.get_running_loop()
+        now_s = time.monotonic()
+        if now_s < self._refuse_until_s:
+            raise LedgerUnavailable(f"journal {self._path} could not be written a moment ago")
+        self._refuse_until_s = now_s + PROBE_EVERY_S
+        await self._rebuild(journal)
+        await loop.run_in_executor(self._writer, journal.probe)
+        self._failed = False
+        log.info("journal_writable_again", path=str(self._path), events=self._machine.seq)
+
+    async def _rebuild(self, journal: Journal) -> None:
+        async with self._rebuilding:
+            if self._stale:
+                loop = asyncio.get_running_loop()
+                self._machine, self._since_snapshot = await loop.run_in_executor(self._writer, load, journal)
+                self._publish()
+                self._stale = False
+
+    def _publish(self) -> None:
+        """Show what has been committed."""
+        changed = self._machine.changed
+        for sale in changed:
+            stock = self._machine.stock(sale)
+            if stock is not None:
+                self._stock[sale] = stock
+        self._changed |= changed
+        changed.clear()
+
+    async def _committed(self) -> Machine:
+        """The machine at a moment when all it knows is in the journal."""
+        while not self._settled.is_set() or self._stale:
+            if self._settled.is_set() and self._journal is not None:
+                await self._rebuild(self._journal)
+            else:
+                await self._settled.wait()
+        return self._machine
+
+    def sales(self) -> list[m.Sale]:
+        """See `Ledger.sales`."""
+        return [stock.sale for stock in self._stock.values()]
+
+    def stock(self, sale: str) -> m.Stock | None:
+        """See `Ledger.stock`."""
+        return self._stock.get(sale)
+
+    def changes(self) -> set[str]:
+        """See `Ledger.changes`."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def remembers(self, sale: str, key: str) -> bool:
+        """See `Ledger.remembers`."""
+        return self._machine.remembers(sale, key)
+
+    def next_expiry_at_ms(self) -> int | None:
+        """See `Ledger.next_expiry_at_ms`."""
+        return self._machine.next_expiry_at_ms()
+
+    async def reservation(self, id: str) -> m.Reservation | None:
+        """See `Ledger.reservation`."""
+        return (await self._committed()).reservation(id)
+
+    async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
+        """See `Ledger.reservation_for`."""
+        return (await self._committed()).reservation_for(sale, buyer, key)
+
+    async def events(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
+        """See `Ledger.events`. Reads from the disk, on a connection of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, read, self._path, after, limit)
+
+    async def state(self) -> audit.LedgerState:
+        """See `Ledger.state`."""
+        machine = await self._committed()
+        claim = claim_of(machine)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, claim)
+
+
+def claim_of(machine: Machine) -> Callable[[], audit.LedgerState]:
+    """What `machine` holds to be true now; the slow part of saying it may run later, in a thread."""
+    seq, reservations = machine.seq, list(machine.reservations())
+    levels: dict[str, dict[str, m.Level]] = {}
+    for sale in machine.sales():
+        stock = machine.stock(sale.id)
+        levels[sale.id] = {level.item: level for level in stock.levels} if stock else {}
+    return lambda: audit.LedgerState.of(seq, levels, ((each.id, each.state.value) for each in reservations))
+
+
+def read(path: Path, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
+    """At most `limit` committed events of the journal at `path` after number `after`, with their numbers.
+
+    Needs no ownership: the owner may go on writing.
+    """
+    journal = Journal(path, read_only=True)
+    try:
+        return journal.read(after, limit)
+    finally:
+        journal.close()
+
+
+def read_for_audit(path: str | Path) -> tuple[list[AnyEvent], audit.LedgerState]:
+    """All events of the journal at `path`, and the state that starting from it would give.
+
+    Needs no ownership; if the owner is writing, it is the journal as it was at one moment.
+
+    Raises:
+        JournalError: it cannot be read, or does not add up.
+    """
+    journal = Journal(Path(path), read_only=True)
+    try:
+        with journal.still():
+            machine, _ = load(journal)
+            events = [event for _, event in journal.read(0, machine.seq)]
+        return events, claim_of(machine)()
+    finally:
+        journal.close()

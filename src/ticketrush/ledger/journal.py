@@ -1,0 +1,287 @@
+"""The journal: an append-only list of events in one SQLite file, owned by one process.
+
+Written in WAL mode. With durability "fsync" (``synchronous=FULL``) a batch is on the disk when
+`append` returns: it survives a crash of the process, of the system, and a power cut. With
+"memory" (``synchronous=OFF``) it is in the memory of the operating system: it survives a crash
+or ``kill -9`` of the process, but not of the system.
+
+Every row carries a checksum chained to the row before, so that a journal with a missing, altered
+or torn entry is refused instead of half believed. A new journal is made complete under another
+name and then renamed, so that no crash leaves half a one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import apsw
+import msgspec
+
+from ticketrush.errors import JournalCorrupt, JournalError, JournalForeign, JournalLocked, LedgerUnavailable
+from ticketrush.events import AnyEvent
+from ticketrush.ledger.stockroom import Snapshot
+
+APPLICATION_ID: Final = 0x54525348
+"""What the header of our SQLite files says: "TRSH"."""
+
+VERSION: Final = 1
+
+SYNCHRONOUS: Final = {"fsync": "full", "memory": "off"}
+
+PROBE_BYTES: Final = 1 << 20
+"""Room that must be free on the disk before writing is tried again after a failure."""
+
+_SCHEMA: Final = files("ticketrush.ledger").joinpath("journal.sql").read_text("utf-8")
+_SQLITE_MAGIC: Final = b"SQLite format 3\x00"
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[AnyEvent]).decode
+_unpack_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+class Lock:
+    """Exclusive ownership of a journal, by an advisory lock on the file beside it.
+
+    The operating system releases it when the process ends, however it ends.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        path = journal.with_name(journal.name + ".lock")
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalError(f"cannot open the lock file {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(self._fd, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise JournalLocked(
+                f"journal {journal} is in use by process {owner}; one process owns a journal: "
+                "stop that one, or name another file"
+            ) from error
+        try:
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, str(os.getpid()).encode())
+        except OSError:
+            pass  # the number is a help for people; a full disk must not stop a restart
+
+    def release(self) -> None:
+        """Let the journal go."""
+        os.close(self._fd)
+
+
+def check_header(path: Path) -> None:
+    """Refuse a file that is not a ticketrush journal, without opening it as a database.
+
+    Raises:
+        JournalForeign: it is something else, or of a newer version.
+        JournalCorrupt: it is too short to be anything.
+        JournalError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except OSError as error:
+        raise JournalError(f"cannot read the journal {path}: {error.strerror}") from error
+    if not _SQLITE_MAGIC.startswith(header[:16]) or not header:
+        raise JournalForeign(f"{path} is not a ticketrush journal (not an SQLite file); name another file")
+    if len(header) < 100:
+        raise JournalCorrupt(f"journal {path} is torn: {len(header)} bytes; restore it from a backup")
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise JournalForeign(f"{path} is an SQLite file of another program; name another file")
+    version = int.from_bytes(header[60:64], "big")
+    if version != VERSION:
+        raise JournalForeign(f"journal {path} has version {version}, this program knows version {VERSION}; update it")
+
+
+def create(path: Path) -> None:
+    """Make an empty journal at `path`, atomically: it is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
+    try:
+        connection = apsw.Connection(os.fspath(temporary))
+        try:
+            connection.execute(
+                f"begin; pragma application_id={APPLICATION_ID}; pragma user_version={VERSION};{_SCHEMA}commit"
+            )
+        finally:
+            connection.close()
+        os.rename(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except (OSError, apsw.Error) as error:
+        for leftover in (temporary, temporary.with_name(temporary.name + "-journal")):
+            leftover.unlink(missing_ok=True)
+        raise JournalError(f"cannot create the journal {path}: {error}") from error
+
+
+class Journal:
+    """An open journal. Not thread-safe; one call at a time, from any thread."""
+
+    def __init__(self, path: Path, *, durability: str = "fsync", read_only: bool = False) -> None:
+        """Open the journal at `path`; a missing one is created unless `read_only`.
+
+        Raises:
+            JournalError: it cannot be used; nothing was written to it.
+        """
+        self.path = path
+        self._lock = None if read_only else Lock(path)
+        try:
+            if not read_only and not path.exists():
+                create(path)
+            check_header(path)
+            self._connection = self._connect(read_only, SYNCHRONOUS[durability])
+        except BaseException:
+            if self._lock:
+                self._lock.release()
+            raise
+        self._next_seq, self._chain = 1, 0
+
+    def _connect(self, read_only: bool, synchronous: str) -> apsw.Connection:
+        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+        try:
+            connection = apsw.Connection(os.fspath(self.path), flags=flags)
+            connection.set_busy_timeout(5_000)
+            # Until the content is verified nothing may be written, not even by closing.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            if not read_only:
+                connection.execute(f"pragma journal_mode=wal; pragma synchronous={synchronous}")
+                connection.execute("pragma wal_autocheckpoint=4000; pragma journal_size_limit=67108864")
+            connection.execute("select count(*) from sqlite_schema").fetchall()
+        except apsw.Error as error:
+            raise self._corrupt(error) from error
+        return connection
+
+    def _corrupt(self, why: object) -> JournalCorrupt:
+        return JournalCorrupt(f"journal {self.path} is damaged ({why}); restore it from a backup")
+
+    def load(self) -> tuple[Snapshot | None, Iterator[list[AnyEvent]]]:
+        """Verify the whole journal; the snapshot it holds, and the batches of events after it.
+
+        Must be called, and the iterator used up, before the first `append`.
+
+        Raises:
+            JournalCorrupt: an entry is missing, altered or torn; also from the iterator.
+        """
+        try:
+            row = self._connection.execute("select seq, chain, state from snapshots order by seq desc").fetchone()
+            snapshot = _unpack_snapshot(row[2]) if row else None
+        except (apsw.Error, msgspec.MsgspecError) as error:
+            raise self._corrupt(error) from error
+        known, known_chain = (row[0], row[1]) if row else (0, 0)
+        return snapshot, self._batches(known, known_chain)
+
+    def _batches(self, known: int, known_chain: int) -> Iterator[list[AnyEvent]]:
+        seq, chain = 1, 0
+        try:
+            for first_seq, count, said, blob in self._connection.execute(
+                "select first_seq, count, chain, events from batches order by first_seq"
+            ):
+                chain = zlib.crc32(blob, chain)
+                if first_seq != seq or said != chain:
+                    raise self._corrupt(f"event {seq} is missing or altered")
+                seq += count
+                if seq - 1 == known and chain != known_chain:
+                    raise self._corrupt(f"the snapshot at event {known} belongs to another journal")
+                if seq - 1 > known:
+                    events = _unpack(blob)
+                    if len(events) != count or first_seq <= known:
+                        raise self._corrupt(f"the batch at event {first_seq} is altered")
+                    yield events
+        except (apsw.Error, msgspec.MsgspecError) as error:
+            raise self._corrupt(error) from error
+        if seq - 1 < known:
+            raise self._corrupt(f"it ends at event {seq - 1}, its snapshot at {known}")
+        self._next_seq, self._chain = seq, chain
+        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+
+    def append(self, events: Sequence[AnyEvent]) -> None:
+        """Make `events` durable, all or none, in one transaction.
+
+        Raises:
+            LedgerUnavailable: they may or may not be in the journal; `load` tells.
+        """
+        blob = _pack(events)
+        chain = zlib.crc32(blob, self._chain)
+        self._write(
+            "insert into batches (first_seq, count, chain, events) values (?, ?, ?, ?)",
+            (self._next_seq, len(events), chain, blob),
+        )
+        self._next_seq += len(events)
+        self._chain = chain
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep `snapshot`, which must be of the last event appended, in place of an older one.
+
+        Raises:
+            LedgerUnavailable: it could not be written; the older one stays.
+        """
+        self._write(
+            "delete from snapshots; insert into snapshots (seq, chain, state) values (?, ?, ?)",
+            (snapshot.seq, self._chain, _pack(snapshot)),
+        )
+
+    def probe(self) -> None:
+        """See whether the disk takes writes again, without writing anything that stays.
+
+        Raises:
+            LedgerUnavailable: it does not.
+        """
+        self._write("insert into probe (filling) values (zeroblob(?)); delete from probe", (PROBE_BYTES,))
+
+    def _write(self, statement: str, values: tuple[int | bytes, ...]) -> None:
+        connection = self._connection
+        try:
+            connection.execute("begin immediate")
+            connection.execute(statement, values)
+            connection.execute("commit")
+        except apsw.Error as error:
+            try:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+            except apsw.Error:
+                pass  # the first error says what happened; `load` finds out where the journal stands
+            raise LedgerUnavailable(f"journal {self.path}: {error}") from error
+
+    def read(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
+        """At most `limit` events with numbers above `after`, in order, with their numbers."""
+        found: list[tuple[int, AnyEvent]] = []
+        try:
+            for first_seq, blob in self._connection.execute(
+                "select first_seq, events from batches where first_seq >= "
+                "coalesce((select max(first_seq) from batches where first_seq <= ?), 1) order by first_seq",
+                (after + 1,),
+            ):
+                found += [(seq, event) for seq, event in enumerate(_unpack(blob), first_seq) if seq > after]
+                if len(found) >= limit:
+                    break
+        except (apsw.Error, msgspec.MsgspecError) as error:
+            raise self._corrupt(error) from error
+        return found[:limit]
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Every read inside sees the journal as it was at one moment."""
+        self._connection.execute("begin")
+        try:
+            yield
+        finally:
+            self._connection.execute("rollback")
+
+    def close(self) -> None:
+        """Let the file go. May be called twice."""
+        self._connection.close()
+        if self._lock:
+            self._lock.release()
+            self._lock = None

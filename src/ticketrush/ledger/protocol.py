@@ -1,0 +1,67 @@
+"""What every ledger promises. Backends stand beside this file and never import one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ticketrush import model as m
+from ticketrush.audit import LedgerState
+from ticketrush.events import AnyEvent
+
+
+class Ledger(Protocol):
+    """The authority on stock and reservations.
+
+    `execute` is the one way to change anything. Reads see only what has been committed.
+    """
+
+    async def start(self) -> None:
+        """Be ready: own the storage and know its state.
+
+        Raises:
+            JournalError: the storage cannot be used; nothing was written to it.
+        """
+
+    async def close(self) -> None:
+        """Finish the commit under way and let the storage go. May be called twice."""
+
+    async def execute(self, now_ms: int, commands: Sequence[m.Command]) -> list[m.Outcome]:
+        """Decide a batch in arrival order; when this returns, all its effects are durable.
+
+        Each command is atomic and sees the effects of those before it. Callers do not overlap calls.
+
+        Raises:
+            LedgerUnavailable: the commit failed; each command of the batch may or may not have
+                happened, and repeating it with the same key is safe.
+        """
+
+    def sales(self) -> list[m.Sale]:
+        """All sales, in the order in which they were created."""
+
+    def stock(self, sale: str) -> m.Stock | None:
+        """Levels of a sale after the last commit; None for an unknown one."""
+
+    def changes(self) -> set[str]:
+        """Sales whose committed stock changed since this was last asked; after `start`, all of them."""
+
+    def remembers(self, sale: str, key: str) -> bool:
+        """Whether a reservation was made in `sale` under the idempotency key `key`, by anybody.
+
+        May be true too early, for a commit under way; is never false too late.
+        """
+
+    def next_expiry_at_ms(self) -> int | None:
+        """When the first hold falls due; None while nothing is held."""
+
+    async def reservation(self, id: str) -> m.Reservation | None:
+        """A committed reservation; None for an unknown id."""
+
+    async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
+        """The committed reservation that `buyer` made in `sale` under `key`; None if there is none."""
+
+    async def events(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
+        """At most `limit` committed events with numbers above `after`, in order, with their numbers."""
+
+    async def state(self) -> LedgerState:
+        """What the ledger holds in memory to be true, for the auditor to compare with the events (I8)."""

@@ -1,0 +1,1 @@
+"""Taking money: what a payment gateway promises, and one for trying things out."""

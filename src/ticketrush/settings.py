@@ -1,0 +1,334 @@
+"""Settings: defaults < TOML file < environment (``TICKETRUSH_…``) < flags.
+
+`Settings` is the frozen value; making one by hand reads nothing but its arguments. `load` gathers
+one from all four places and remembers where each value came from. Every setting has a description
+and a unit here, from which ``docs/configuration.md`` and ``ticketrush config show`` are made.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from ticketrush.errors import SettingsError
+
+ENV_PREFIX: Final = "TICKETRUSH_"
+CONFIG_FILE: Final = Path("ticketrush.toml")
+"""Read from the working directory when no other file is named, if it is there."""
+
+SECRET_BYTES_MIN: Final = 32
+"""The shortest secret for HS256: as long as its hash (RFC 7518, section 3.2)."""
+
+_SQLITE: Final = "sqlite:///"
+
+
+def _setting(default: object, unit: str, description: str, **bounds: Any) -> Any:
+    """A field that cannot be written without a unit and a description."""
+    return Field(default, description=description, json_schema_extra={"unit": unit}, **bounds)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Frozen, validated, and safe to log: secrets print as stars."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    host: str = _setting("127.0.0.1", "name or address", "Address to listen on.", min_length=1)
+    port: int = _setting(8000, "port", "TCP port to listen on; 0 takes a free one.", ge=0, le=65_535)
+    ledger: str = _setting(
+        "sqlite:///ticketrush.db",
+        "URL",
+        "Where the journal is: sqlite:/// and a path (relative), or sqlite://// and a path from the root.",
+    )
+    durability: Literal["fsync", "memory"] = _setting(
+        "fsync",
+        "fsync or memory",
+        "What a success survives. fsync: a crash of the process, of the system, and a power cut. "
+        "memory: a crash of the process only.",
+    )
+    open: bool = _setting(
+        False,
+        "true or false",
+        "Serve without tokens: the header X-Buyer names the buyer and everyone is an operator. Loopback only.",
+    )
+    demo: int | None = _setting(
+        None,
+        "units",
+        "Open a demo sale of this many units, with the call /buy/ticket. Implies open; loopback only.",
+        ge=1,
+        le=1_000_000_000,
+    )
+    stat_log: Path | None = _setting(
+        None, "file", "Write one line a demo request to this file: result:1,localSales:151."
+    )
+    fast_lane: bool = _setting(
+        True,
+        "true or false",
+        "Answer reservations inside the HTTP protocol class. Off, FastAPI answers the same, slower.",
+    )
+    token_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = _setting(
+        (),
+        "secrets",
+        "One or two HS256 secrets of at least 32 bytes each, in the environment separated by a comma. "
+        "The first signs, both verify, so that secrets can be changed while tokens are about.",
+        max_length=2,
+    )
+    token_audience: str = _setting("ticketrush", "text", "The aud claim that a token must have.", min_length=1)
+    queue_max: int = _setting(
+        16_384,
+        "requests",
+        "Reservations that may wait for a commit; one more is answered 503 at once.",
+        ge=1,
+        le=1_000_000,
+    )
+    batch_max: int = _setting(1_024, "requests", "Most reservations that one commit decides.", ge=1, le=65_536)
+    body_max_bytes: int = _setting(
+        16_384, "bytes", "Longest request body; a longer one is answered 413.", ge=1_024, le=16_777_216
+    )
+    header_max_bytes: int = _setting(
+        32_768,
+        "bytes",
+        "Longest request line and headers together; longer ones are answered 431.",
+        ge=1_024,
+        le=1_048_576,
+    )
+    request_timeout_s: float = _setting(
+        10.0, "seconds", "Longest time a client may take to send a request, then 408.", gt=0, le=3_600
+    )
+    keep_alive_timeout_s: float = _setting(75.0, "seconds", "How long an idle connection stays open.", gt=0, le=3_600)
+    patience_s: float = _setting(
+        2.0,
+        "seconds",
+        "Longest wait for a commit; then the answer is 503 unknown, to be repeated with the same key.",
+        gt=0,
+        le=60,
+    )
+    graceful_timeout_s: float = _setting(
+        10.0, "seconds", "Longest wait at a stop for requests under way.", ge=0, le=3_600
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "debug, info, warning or error", "Least serious line to log: debug, info, warning or error."
+    )
+    log_format: Literal["console", "json"] = _setting(
+        "console", "console or json", "Log lines for people (console) or machines (json); both go to standard error."
+    )
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the arguments: what else counts, and in which order, is decided in `load` alone."""
+        return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_is_open(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {"open": True, **values} if values.get("demo") is not None else values
+
+    @field_validator("ledger")
+    @classmethod
+    def _ledger_is_sqlite(cls, value: str) -> str:
+        path = value.removeprefix(_SQLITE)
+        if path == value:
+            raise ValueError("only SQLite is supported; write sqlite:///FILE")
+        if path.startswith(":") or not path.strip("/"):
+            raise ValueError("it names no file; write sqlite:///FILE")
+        return value
+
+    @field_validator("token_secrets", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("token_secrets")
+    @classmethod
+    def _secrets_are_long(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, secret in enumerate(value, start=1):
+            length = len(secret.get_secret_value().encode())
+            if length < SECRET_BYTES_MIN:
+                raise ValueError(
+                    f"secret {number} has {length} bytes and needs {SECRET_BYTES_MIN}; "
+                    "make one with: ticketrush token secret"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _open_is_local(self) -> Settings:
+        if (self.open or self.demo is not None) and not is_loopback(self.host):
+            why = f"demo = {self.demo}" if self.demo is not None else "open = true"
+            raise ValueError(
+                f"host = {self.host} with {why} would let everybody on the network buy and operate without a token; "
+                "listen on 127.0.0.1, or leave it out and set TICKETRUSH_TOKEN_SECRETS"
+            )
+        return self
+
+    @property
+    def ledger_path(self) -> Path:
+        """The journal's file."""
+        return Path(self.ledger.removeprefix(_SQLITE))
+
+    @property
+    def token_keys(self) -> tuple[bytes, ...]:
+        """The secrets as the bytes that sign: the first mints, all verify."""
+        return tuple(secret.get_secret_value().encode() for secret in self.token_secrets)
+
+    def check_servable(self) -> None:
+        """Raises SettingsError unless a server may start with these: tokens can be checked, or it is open."""
+        if not self.open and not self.token_secrets:
+            raise SettingsError(
+                "token_secrets is empty, so no buyer could prove who they are. Make a secret with "
+                "`ticketrush token secret` and set it as TICKETRUSH_TOKEN_SECRETS, "
+                "or serve without tokens on this machine only with --open."
+            )
+
+    def origin(self, name: str) -> str:
+        """Where the value of the setting `name` came from: "default", a file, a variable, "flag"."""
+        return self._origins.get(name, "default")
+
+    def describe(self) -> tuple[Described, ...]:
+        """Every setting with its value as text (secrets hidden) and where the value came from."""
+        return tuple(
+            Described(
+                name=name,
+                value=_shown(getattr(self, name)),
+                origin=self.origin(name),
+                unit=unit_of(name),
+                description=field.description or "",
+            )
+            for name, field in type(self).model_fields.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One setting for people: `value` is text and hides secrets; `origin` is where it came from."""
+
+    name: str
+    value: str
+    origin: str
+    unit: str
+    description: str
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return variable_of(self.name)
+
+
+def load(config_file: Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
+    """The settings of this process: defaults < TOML file < environment < `flags`.
+
+    Without `config_file`, ``ticketrush.toml`` in the working directory is read if it is there.
+    `flags` has only what was given on the command line, by setting name.
+
+    Raises SettingsError that names each wrong setting, its value, where it came from, what to do.
+    """
+    file = config_file or (CONFIG_FILE if CONFIG_FILE.is_file() else None)
+    layers: list[tuple[str, Mapping[str, object]]] = []
+    if file is not None:
+        layers.append((str(file), _read_toml(file)))
+    layers.append(("environment", EnvSettingsSource(Settings)()))
+    layers.append(("flag", flags or {}))
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for name, value in layer.items():
+            values[name] = value
+            origins[name] = f"{origin} {variable_of(name)}" if origin == "environment" else origin
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, values, origins)) from None
+    if settings.open and "open" not in values:
+        origins["open"] = "implied by demo"
+    settings._origins.update(origins)
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of the setting `name`."""
+    return ENV_PREFIX + name.upper()
+
+
+def unit_of(name: str) -> str:
+    """The unit of the setting `name`."""
+    extra = Settings.model_fields[name].json_schema_extra
+    return str(extra["unit"]) if isinstance(extra, dict) else ""
+
+
+def _read_toml(file: Path) -> dict[str, object]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not TOML: {error}.") from None
+    for name in values:
+        if name not in Settings.model_fields:
+            raise SettingsError(f"{file} has an unknown setting {name!r}. {_nearest(name)}")
+    return values
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), Settings.model_fields, n=1, cutoff=0.0)
+    return f"Did you mean {near[0]!r}? `ticketrush config show` lists all."
+
+
+def _explain(error: ValidationError, values: Mapping[str, object], origins: Mapping[str, str]) -> str:
+    lines = []
+    for wrong in error.errors(include_url=False, include_input=False):
+        why = wrong["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
+        name = str(wrong["loc"][0]) if wrong["loc"] else ""
+        if wrong["type"] == "extra_forbidden":
+            lines.append(f"{name} is an unknown setting. {_nearest(name)}")
+        elif name:
+            value = "(hidden)" if name == "token_secrets" else _shown(values.get(name))
+            lines.append(f"{name} = {value} (from {origins.get(name, 'default')}): {why}.")
+        else:
+            lines.append(f"{why}.")
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"{len(value)} (hidden)" if value else "none"
+    return "none" if value is None else str(value)

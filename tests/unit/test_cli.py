@@ -1,0 +1,473 @@
+"""The command line: flags and their twins, exit codes, what it prints, what it asks of a server."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import structlog
+import typer
+from typer.testing import CliRunner, Result
+
+from ticketrush._version import __version__
+from ticketrush.admission.tokens import Tokens
+from ticketrush.cli import app, logs, output
+from ticketrush.cli.app import CODES, Exit, RefusedError, UnreachableError, code_of
+from ticketrush.errors import (
+    InvalidRequest,
+    JournalCorrupt,
+    JournalForeign,
+    JournalLocked,
+    LedgerUnavailable,
+    SettingsError,
+)
+from ticketrush.settings import Settings, variable_of
+
+SECRET = "s" * 32
+NO_TWIN = {"help", "version", "install_completion", "show_completion"}
+"""What prints something and exits has no use for a twin."""
+
+SHARED = {"TICKETRUSH_URL", "TICKETRUSH_TOKEN", "TICKETRUSH_CONFIG"}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A working directory and an environment without settings; logging as it was, afterwards."""
+    monkeypatch.chdir(tmp_path)
+    for variable in list(os.environ):
+        if variable.startswith("TICKETRUSH_"):
+            monkeypatch.delenv(variable)
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:], logging.root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def run(*arguments: str, env: dict[str, str] | None = None, stdin: str = "") -> Result:
+    return CliRunner().invoke(app, list(arguments), env=env, input=stdin, terminal_width=120)
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its whole name."""
+
+    def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for part, below in getattr(command, "commands", {}).items():
+            yield from walk(f"{name} {part}".strip(), below)
+
+    yield from walk("", typer.main.get_command(app))
+
+
+def flags() -> Iterator[tuple[str, Any]]:
+    """Every flag with the name of its command."""
+    for name, command in commands():
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name not in NO_TWIN:
+                yield name, parameter
+
+
+FLAGS = list(flags())
+FLAG_IDS = [f"{command} {flag.opts[0]}" for command, flag in FLAGS]
+COMMANDS = [(name, command) for name, command in commands() if not hasattr(command, "commands")]
+
+
+# --- flags -------------------------------------------------------------------------------------
+
+
+def test_all_commands_are_there() -> None:
+    assert {name for name, _ in COMMANDS} == {
+        *("serve", "rush", "audit", "bench", "config show", "token secret", "token mint", "token check"),
+        *("sale create", "sale show", "sale open", "sale close", "sale add-stock"),
+    }
+
+
+@pytest.mark.parametrize(("command", "flag"), FLAGS, ids=FLAG_IDS)
+def test_every_flag_has_a_twin_in_the_environment_and_a_help(command: str, flag: Any) -> None:
+    assert flag.help
+    assert flag.envvar, f"{command} {flag.opts[0]} has no variable"
+    if flag.name in Settings.model_fields:
+        assert flag.envvar == variable_of(flag.name)
+    elif flag.envvar not in SHARED:
+        assert flag.envvar.startswith(f"TICKETRUSH_{command}_".upper().replace(" ", "_").replace("-", "_"))
+
+
+def test_no_two_flags_share_a_twin() -> None:
+    twins = [flag.envvar for _, flag in FLAGS if flag.envvar not in SHARED]
+    assert sorted(set(twins)) == sorted(twins)
+
+
+@pytest.mark.parametrize("flag", [flag for command, flag in FLAGS if command == "serve"], ids=lambda flag: flag.name)
+def test_flags_of_serve_say_what_the_settings_say(flag: Any) -> None:
+    if flag.name in Settings.model_fields:
+        assert flag.help == Settings.model_fields[flag.name].description
+
+
+@pytest.mark.parametrize("name", [name for name, _ in COMMANDS])
+def test_every_command_has_help(name: str) -> None:
+    result = run(*name.split(), "--help")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) > 5
+
+
+def test_the_help_names_the_exit_codes_and_variables() -> None:
+    assert "Exit codes: 0 all is well" in " ".join(run("--help").stdout.split())
+    assert "TICKETRUSH_PORT" in run("serve", "--help").stdout
+
+
+def test_the_version() -> None:
+    assert run("--version").stdout.startswith(f"ticketrush {__version__} (Python 3")
+
+
+# --- exit codes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidRequest("x"), 1),
+        (RefusedError("x"), 1),
+        (SettingsError("x"), 2),
+        (JournalLocked("x"), 3),
+        (JournalCorrupt("x"), 3),
+        (JournalForeign("x"), 3),
+        (LedgerUnavailable("x"), 3),
+        (UnreachableError("x"), 4),
+    ],
+)
+def test_an_error_has_an_exit_code(error: Any, code: int) -> None:
+    assert code_of(error) == code
+
+
+def test_every_code_is_used() -> None:
+    assert {code for _, code in CODES} | {Exit.OK, Exit.NOT_WELL} == set(Exit)
+
+
+def test_an_error_is_one_message_on_standard_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ticketrush", "serve"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={key: value for key, value in os.environ.items() if not key.startswith("TICKETRUSH_")},
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("ticketrush: token_secrets is empty")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["serve", "--port", "x"],
+        ["serve", "--port", "70000"],
+        ["serve", "--open", "--host", "0.0.0.0"],
+        ["serve", "--demo", "0"],
+        ["audit", "redis://localhost"],
+        ["sale", "create", "g1", "--item", "second"],
+        ["sale", "create", "g1", "--item", "second=many"],
+        ["sale", "create", "g1", "--item", "second=1,colour=red"],
+        ["sale", "create", "g1"],
+        ["sale", "show", "g1", "--url", "ftp://example.org"],
+        ["sale", "show", "g1", "--url", "http://example.org:many"],
+        ["token", "mint"],
+        ["token", "mint", "--buyer", "alice"],
+        ["token", "mint", "--buyer", "alice", "--ttl", "0"],
+        ["config", "show", "--config", "gone.toml"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# --- serve -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """What a server that ends at once was asked to serve."""
+    seen: list[Settings] = []
+
+    def fake(settings: Settings, *, announce: Callable[[str], None]) -> None:
+        seen.append(settings)
+        announce("http://127.0.0.1:4711")
+
+    monkeypatch.setattr("ticketrush.http.server.serve", fake)
+    return seen
+
+
+def test_serve_announces_itself_as_a_line_of_json(served: list[Settings]) -> None:
+    result = run("serve", "--open", "--json", "--port", "0")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"event": "serving", "url": "http://127.0.0.1:4711", "pid": os.getpid()}
+    assert (served[0].open, served[0].port) == (True, 0)
+
+
+def test_serve_takes_variables_and_flags_overrule_them(served: list[Settings]) -> None:
+    env = {"TICKETRUSH_PORT": "1", "TICKETRUSH_QUEUE_MAX": "99", "TICKETRUSH_OPEN": "true", "TICKETRUSH_FAST_LANE": "0"}
+    assert run("serve", "--port", "2", env=env).exit_code == 0
+    settings = served[0]
+    assert (settings.port, settings.queue_max, settings.open, settings.fast_lane) == (2, 99, True, False)
+    assert [settings.origin(name) for name in ("port", "fast_lane")] == ["flag", "environment TICKETRUSH_FAST_LANE"]
+
+
+def test_a_demo_sells_from_a_temporary_folder_that_goes_away(served: list[Settings]) -> None:
+    result = run("serve", "--demo", "10000", "--port", "3005")
+    assert result.exit_code == 0, result.stderr
+    assert "http://127.0.0.1:4711/buy/ticket" in result.stdout
+    assert served[0].ledger_path.name == "demo.db"
+    assert not served[0].ledger_path.parent.exists()
+
+
+def test_a_demo_with_a_ledger_keeps_it(served: list[Settings]) -> None:
+    assert run("serve", "--demo", "5", "--ledger", "sqlite:///kept.db").exit_code == 0
+    assert served[0].ledger == "sqlite:///kept.db"
+
+
+# --- audit -------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_journal_is_exit_code_3(tmp_path: Path) -> None:
+    (tmp_path / "other.db").write_text("not a journal" * 100)
+    result = run("audit", "sqlite:///other.db")
+    assert result.exit_code == 3
+    assert "not a ticketrush journal" in result.stderr
+
+
+def test_a_journal_that_is_missing_is_exit_code_3_and_is_not_made(tmp_path: Path) -> None:
+    assert run("audit", "sqlite:///gone.db").exit_code == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- tokens ------------------------------------------------------------------------------------
+
+
+def test_a_secret_is_long_and_never_the_same() -> None:
+    first, second = (run("token", "secret").stdout.strip() for _ in range(2))
+    assert first != second
+    assert len(first) >= 32
+    assert "," not in first
+
+
+@pytest.mark.parametrize("operator", [True, False])
+def test_what_is_minted_checks(operator: bool) -> None:
+    env = {"TICKETRUSH_TOKEN_SECRETS": SECRET}
+    token = run("token", "mint", "--buyer", "alice", *(["--operator"] if operator else []), env=env).stdout.strip()
+    claims = Tokens([SECRET.encode()], "ticketrush").verify(b"Bearer " + token.encode())
+    assert (claims.sub, claims.is_operator) == ("alice", operator)
+    checked = run("token", "check", "-", "--json", env=env, stdin=token + "\n")
+    assert checked.exit_code == 0
+    assert json.loads(checked.stdout)["operator"] is operator
+
+
+def test_a_forged_token_is_exit_code_1() -> None:
+    token = Tokens([b"f" * 32], "ticketrush").mint("alice", ttl_s=60)
+    result = run("token", "check", token, env={"TICKETRUSH_TOKEN_SECRETS": SECRET})
+    assert result.exit_code == 1
+    assert "signature" in result.stderr
+    assert SECRET not in result.output
+
+
+# --- config ------------------------------------------------------------------------------------
+
+
+def test_config_show_tells_values_and_where_they_came_from(tmp_path: Path) -> None:
+    (tmp_path / "ticketrush.toml").write_text("batch_max = 64")
+    env = {"TICKETRUSH_TOKEN_SECRETS": SECRET, "TICKETRUSH_PORT": "9000"}
+    shown = json.loads(run("config", "show", "--json", env=env).stdout)
+    assert set(shown) == set(Settings.model_fields)
+    assert (shown["batch_max"]["value"], shown["batch_max"]["from"]) == ("64", "ticketrush.toml")
+    assert (shown["port"]["value"], shown["port"]["from"]) == ("9000", "environment TICKETRUSH_PORT")
+    assert shown["token_secrets"]["value"] == "1 (hidden)"
+    table = run("config", "show", env=env).stdout
+    assert SECRET not in table
+    assert "graceful_timeout_s" in table
+    assert "ticketrush.toml" in table
+
+
+# --- sales -------------------------------------------------------------------------------------
+
+SHOWN = {
+    "id": "g1",
+    "state": "open",
+    "opens_at": "2026-11-22T10:00:00.000Z",
+    "closes_at": None,
+    "hold_window_s": 300,
+    "items": [{"id": "second", "capacity": 10_000, "available": 9_000, "leased": 0, "held": 400, "sold": 600}],
+}
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """A server that writes down what it is asked, and gives the answer it was told to give."""
+
+    asked: ClassVar[list[tuple[str, str, Any, dict[str, str]]]] = []
+    answer: ClassVar[tuple[int, bytes]] = (200, b"{}")
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.asked.append((self.command, self.path, json.loads(body) if body else None, dict(self.headers)))
+        status, content = self.answer
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_POST = _serve
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def site() -> Iterator[tuple[str, type[Answers]]]:
+    """A server's URL, and the server."""
+
+    class Fresh(Answers):
+        asked: ClassVar[list[tuple[str, str, Any, dict[str, str]]]] = []
+        answer: ClassVar[tuple[int, bytes]] = (200, json.dumps(SHOWN).encode())
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fresh) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", Fresh
+        server.shutdown()
+        thread.join()
+
+
+def test_create_sends_the_sale_and_opens_it(site: tuple[str, type[Answers]]) -> None:
+    url, server = site
+    items = ["--item", "second=10000,limit=2,price=55300,currency=EUR", "--item", "first=5"]
+    env = {"TICKETRUSH_TOKEN": "abc", "TICKETRUSH_URL": url}
+    result = run(
+        "sale", "create", "g 1", *items, "--hold", "2.5", "--opens-at", "2030-01-20T08:00:00Z", "--open", env=env
+    )
+    assert result.exit_code == 0, result.stderr
+    (method, path, body, headers), opened = server.asked
+    assert (method, path) == ("PUT", "/v1/sales/g%201")
+    assert body == {
+        "items": [
+            {"id": "second", "capacity": 10_000, "purchase_limit": 2, "price_minor": 55_300, "currency": "EUR"},
+            {"id": "first", "capacity": 5},
+        ],
+        "hold_window_s": 2.5,
+        "opens_at": "2030-01-20T08:00:00Z",
+    }
+    assert headers["Authorization"] == "Bearer abc"
+    assert opened[:3] == ("POST", "/v1/sales/g%201/open", None)
+    assert "9,000" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["show", "g1"], ("GET", "/v1/sales/g1", None)),
+        (["open", "g1"], ("POST", "/v1/sales/g1/open", None)),
+        (["close", "g1"], ("POST", "/v1/sales/g1/close", None)),
+        (["add-stock", "g1", "second", "100"], ("POST", "/v1/sales/g1/items/second/stock", {"units": 100})),
+    ],
+)
+def test_a_command_is_one_call(site: tuple[str, type[Answers]], arguments: list[str], asked: Any) -> None:
+    url, server = site
+    result = run("sale", *arguments, "--url", url + "/", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == SHOWN
+    assert [each[:3] for each in server.asked] == [asked]
+
+
+def test_stock_is_added_under_a_key_that_is_told_before(site: tuple[str, type[Answers]]) -> None:
+    url, server = site
+    told = run("sale", "add-stock", "g1", "second", "1", "--url", url).stderr
+    run("sale", "add-stock", "g1", "second", "1", "--url", url, "--key", "mine")
+    first, second = (headers["Idempotency-Key"] for *_, headers in server.asked)
+    assert first in told
+    assert second == "mine"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            (404, b'{"code":"unknown_sale","detail":"there is no sale g1"}'),
+            "there is no sale g1 (unknown_sale, HTTP 404)",
+        ),
+        ((401, b'{"code":"unauthorized","title":"who are you"}'), "ticketrush token mint --operator"),
+        ((502, b"<html>"), "is it ticketrush?"),
+        ((200, b"[]"), "is it ticketrush?"),
+    ],
+)
+def test_a_refusal_is_exit_code_1_in_the_servers_words(
+    site: tuple[str, type[Answers]], answer: tuple[int, bytes], words: str
+) -> None:
+    url, server = site
+    server.answer = answer
+    result = run("sale", "show", "g1", "--url", url)
+    assert result.exit_code == 1
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["sale", "show", "g1"], ["audit"]])
+def test_no_server_is_exit_code_4(arguments: list[str]) -> None:
+    result = run(*arguments, "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 4
+    assert "did not answer" in result.stderr
+    assert "ticketrush serve" in result.stderr
+
+
+def test_an_audit_of_a_server_is_its_verdict(site: tuple[str, type[Answers]]) -> None:
+    url, server = site
+    report: dict[str, Any] = {f"I{number}": True for number in range(1, 9)}
+    report |= {"vacuous": ["I3"], "violations": [], "events": 1, "reservations": 1, "held": 1, "sold": 0}
+    report |= {"oversold": 0, "lost": 0, "unexpected": 0}
+    server.answer = (200, json.dumps(report).encode())
+    result = run("audit", "--url", url)
+    assert result.exit_code == 0, result.stderr
+    assert "nothing to check it with" in result.stdout
+    server.answer = (200, json.dumps(report | {"I1": False, "violations": ["I1 [1] too many"]}).encode())
+    result = run("audit", "--url", url)
+    assert result.exit_code == 1
+    assert "violated" in result.stdout
+    assert "I1 [1] too many" in result.stdout
+    server.answer = (200, b"{}")
+    assert run("audit", "--url", url).exit_code == 1
+
+
+# --- output ------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    output.check_writable(None, "-", str(tmp_path / "new.json"))
+    for file in (tmp_path / "gone" / "x.json", tmp_path):
+        with pytest.raises(Exception, match="cannot be written"):
+            output.check_writable(str(file))
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_log_lines_go_to_standard_error_in_one_form(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", form)
+    structlog.get_logger("ticketrush.test").info("ours", path="a.db")
+    structlog.get_logger("ticketrush.test").debug("too_quiet")
+    logging.getLogger("library").warning("theirs %s", 1)
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert len(lines) == 2
+    assert "a.db" in lines[0]
+    assert "theirs 1" in lines[1]
+    if form == "json":
+        ours, theirs = map(json.loads, lines)
+        assert (ours["event"], ours["level"], ours["logger"]) == ("ours", "info", "ticketrush.test")
+        assert theirs["level"] == "warning"

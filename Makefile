@@ -31,11 +31,11 @@ demo: $(READY)  ## Serve the demo sale: 10,000 tickets at http://127.0.0.1:3005/
 	$(BIN)/ticketrush serve --demo $(TICKETS) --port $(PORT)
 
 test: $(READY)  ## Pass every test but the slow ones: unit, contract, property, faults, e2e.
-	@scripts/need ab chromium
+	@scripts/need ab wrk nginx chromium
 	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
 
 test-all: $(READY)  ## Pass every test, the slow ones too.
-	@scripts/need ab chromium
+	@scripts/need ab wrk nginx chromium
 	$(BIN)/python -m pytest $(TESTS)
 
 faults: $(READY)  ## Kill, stop, cut and fill the disk, at full length: 100 × kill -9 under load.

@@ -28,6 +28,9 @@ WAIT_S: Final = 1.0
 ASK_AGAIN_S: Final = 0.25
 """How long to wait before a ledger that did not answer is asked again."""
 
+LATE_KEY: Final = "late payment of "
+"""What the key of a reservation in place of a lost one begins with; with its spaces no buyer can send it."""
+
 _NOT_NOW: Final = frozenset((Reason.UNKNOWN, Reason.UNAVAILABLE, Reason.OVERLOADED))
 
 log = structlog.get_logger("ticketrush.cashier")
@@ -86,7 +89,7 @@ class Cashier:
         """PAID -> REFUNDED, and the money goes back."""
         outcome = await self._engine.refund(id)
         if isinstance(outcome, m.Changed):
-            await self._gateway.refund(id)
+            await self._gateway.refund(outcome.reservation.payment)
         return outcome
 
     def charge_of(self, order: str) -> Charge | None:
@@ -119,7 +122,7 @@ class Cashier:
             outcome = await self._reserve_again(reservation, charge.id)
         if isinstance(outcome, m.Changed):
             return Settlement(PaymentState.APPROVED, outcome.reservation, charge.id)
-        await self._gateway.refund(reservation.id)
+        await self._gateway.refund(charge.id)
         log.info("payment_refunded", order=reservation.id, payment=charge.id)
         return Settlement(PaymentState.REFUNDED, reservation, charge.id)
 
@@ -154,5 +157,4 @@ def _is_expired(outcome: Refused) -> bool:
 
 
 def _late_key(lost: m.Reservation) -> str:
-    """The key of the reservation in place of a lost one; with its spaces no buyer can send it."""
-    return f"late payment of {lost.id}"
+    return LATE_KEY + lost.id

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Self, TypeVar
 
 import structlog
@@ -28,6 +28,7 @@ from ticketrush.events import AnyEvent
 from ticketrush.ledger.protocol import Ledger
 from ticketrush.model import Reason, Refused
 
+_R = TypeVar("_R")
 _T = TypeVar("_T", bound=m.Outcome)
 
 Reply = Callable[[m.Outcome], None]
@@ -37,6 +38,9 @@ BATCH_MAX: Final = 1_024
 PATIENCE_S: Final = 2.0
 RETRY_MS: Final = 1_000
 """After how long it is worth asking again when the engine was too busy."""
+
+ASK_AGAIN_S: Final = 0.25
+"""After how long a ledger that failed is asked again, whether or not anybody buys."""
 
 EVENTS_AT_ONCE: Final = 10_000
 
@@ -94,10 +98,16 @@ class Engine:
         self._look_after()
 
     async def close(self) -> None:
-        """Refuse what comes, finish what waits, let the ledger go. May be called twice."""
+        """Refuse what comes, finish what waits, let the ledger go. May be called twice.
+
+        Raises:
+            LedgerUnavailable: a commit under way does not end; the ledger was left as it is.
+        """
         self._closing = True
         if self._runner is not None:
-            await self._runner
+            _, stuck = await asyncio.wait((self._runner,), timeout=2 * self._patience_s)
+            if stuck:
+                raise LedgerUnavailable(f"a commit has not ended {2 * self._patience_s:g} s after the stop")
         for handle in (self._wake, self._watch):
             if handle is not None:
                 handle.cancel()
@@ -124,7 +134,10 @@ class Engine:
 
         The ledger also decides on a `key` that won before, so that a repetition gets its first answer.
         """
-        refused = self._gate.refusal(sale, item)
+        closed = self._gate.closed.get(sale)
+        if closed is None:
+            return None
+        refused = closed.get(item)
         if refused is None or (key and self._ledger.remembers(sale, key)):
             return None
         self.stats.gate_refusals += 1
@@ -192,21 +205,25 @@ class Engine:
     # --- time -------------------------------------------------------------------------------
 
     def _set_alarm(self) -> None:
-        """Wake up when the next hold falls due or the next sale opens or closes."""
+        """Wake up when a hold falls due, a sale opens or closes, or a failing ledger is worth asking again."""
         times = [at_ms for at_ms in (self._ledger.next_expiry_at_ms(), self._gate.next_change_at_ms()) if at_ms]
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        if times and not self._closing:
-            soonest_s = RETRY_MS / 4_000 if self._failing else 0.001
-            delay_s = min(max((min(times) - self._clock.now_ms()) / 1_000, soonest_s), 3_600.0)
+        if self._failing:
+            delay_s = ASK_AGAIN_S
+        elif times:
+            delay_s = min(max((min(times) - self._clock.now_ms()) / 1_000, 0.001), 3_600.0)
+        else:
+            return
+        if not self._closing:
             self._wake = asyncio.get_running_loop().call_later(delay_s, self._on_alarm)
 
     def _on_alarm(self) -> None:
         self._wake = None
         self._refresh_gates()
         expiry_at_ms = self._ledger.next_expiry_at_ms()
-        if expiry_at_ms is not None and expiry_at_ms <= self._clock.now_ms():
+        if self._failing or (expiry_at_ms is not None and expiry_at_ms <= self._clock.now_ms()):
             self.offer(m.Expire(self._batch_max), _ignore)  # the alarm is set again when it is done
         else:
             self._set_alarm()
@@ -312,12 +329,20 @@ class Engine:
         return self._ledger.stock(sale)
 
     async def reservation(self, id: str) -> m.Reservation | None:
-        """A committed reservation; None for an unknown id."""
-        return await self._ledger.reservation(id)
+        """A committed reservation; None for an unknown id. Raises LedgerUnavailable after `patience_s`."""
+        return await self._soon(self._ledger.reservation(id))
 
     async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
         """The committed reservation that `buyer` made in `sale` under `key`."""
-        return await self._ledger.reservation_for(sale, buyer, key)
+        return await self._soon(self._ledger.reservation_for(sale, buyer, key))
+
+    async def _soon(self, read: Awaitable[_R]) -> _R:
+        """What the ledger reads, if it does within `patience_s`."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await read
+        except TimeoutError as error:
+            raise LedgerUnavailable(f"the ledger did not answer within {self._patience_s:g} s") from error
 
     async def events(self, after: int = 0, limit: int = EVENTS_AT_ONCE) -> list[tuple[int, AnyEvent]]:
         """At most `limit` committed events with numbers above `after`, in order."""

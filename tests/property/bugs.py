@@ -39,6 +39,7 @@ class Bug(Machine):
     def __init__(self) -> None:
         super().__init__()
         self.sprung = False
+        self.victim: tuple[str, str] | None = None
 
     def execute(self, now_ms: int, commands: Sequence[Command]) -> tuple[list[Outcome], list[AnyEvent]]:
         decisions = [self.decide(max(now_ms, self.now_ms), command) for command in commands]
@@ -135,6 +136,7 @@ class AnswersBeforeTheCommit(Bug):
         outcome, events = super().decide(now_ms, command)
         if isinstance(outcome, Reserved) and not outcome.replayed and not self.sprung and len(before.reservations) == 2:
             self.sprung = True
+            self.victim = (outcome.reservation.buyer, outcome.reservation.key)
             self.become(Machine.restore(before))
             return outcome, []
         return outcome, events

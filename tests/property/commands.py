@@ -17,8 +17,10 @@ from ticketrush.model import (
     Expire,
     Item,
     OpenSale,
+    Outcome,
     Refund,
     Reserve,
+    Reserved,
     Sale,
 )
 
@@ -35,9 +37,10 @@ sale_ids = st.sampled_from(["rail", "rail", "rail", "bus", "bus", "ship", "nowhe
 item_ids = st.sampled_from(["second", "second", "second", "first", "nothing"])
 buyers = st.sampled_from(["ann", "bob", "cid"])
 keys = st.sampled_from(["", "", "k1", "k2"])
-numbers = st.integers(0, 40)
+quantities = st.sampled_from([1, 1, 1, 2, 2, 3, 4])
+numbers = st.integers(0, 7)
 
-reserves = st.builds(Reserve, st.just(""), sale_ids, item_ids, buyers, st.integers(1, 4), keys)
+reserves = st.builds(Reserve, st.just(""), sale_ids, item_ids, buyers, quantities, keys)
 confirms = st.builds(Confirm, numbers.map(str), st.sampled_from(["p1", "p2"]))
 cancels = st.builds(Cancel, numbers.map(str))
 refunds = st.builds(Refund, numbers.map(str))
@@ -54,20 +57,25 @@ steps = st.sampled_from([0, 0, 1, HOLD_MS // 4, HOLD_MS // 2, HOLD_MS, -HOLD_MS]
 
 
 class Ids:
-    """Gives each request a new id, and turns the numbers of random commands into ids that were given."""
+    """Gives each request a new id, and turns the numbers of random changes into ids of reservations."""
 
     def __init__(self) -> None:
         self.given = 0
+        self.held: list[str] = []
 
     def settle(self, batch: Iterable[Command]) -> list[Command]:
         """The commands as a caller would send them."""
         return [self._settle(command) for command in batch]
+
+    def learn(self, outcomes: Iterable[Outcome]) -> None:
+        """Remember which reservations there are, to choose among the youngest."""
+        self.held += [of.reservation.id for of in outcomes if isinstance(of, Reserved) and not of.replayed]
 
     def _settle(self, command: Command) -> Command:
         if isinstance(command, Reserve):
             self.given += 1
             return msgspec.structs.replace(command, id=f"r{self.given}")
         if isinstance(command, Confirm | Cancel | Refund):
-            # Mostly the youngest ones: they are the most likely to be held still.
-            return msgspec.structs.replace(command, id=f"r{self.given - int(command.id) % 12}")
+            youngest = ["nobody's", *self.held][-8:]
+            return msgspec.structs.replace(command, id=youngest[-1 - int(command.id) % len(youngest)])
         return command

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "ci",
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=30,
     deadline=None,
     print_blob=True,

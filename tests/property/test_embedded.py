@@ -7,8 +7,10 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 from unittest.mock import patch
 
+import pytest
 from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -17,11 +19,14 @@ from tests.property.commands import SALES, Ids, batches, cancels, confirms, expi
 from tests.property.profiles import PROFILE
 from tests.unit.shop import claim
 from ticketrush.audit import audit
+from ticketrush.errors import LedgerUnavailable
 from ticketrush.events import AnyEvent
 from ticketrush.ledger import embedded
 from ticketrush.ledger.embedded import EmbeddedLedger, read_for_audit
 from ticketrush.ledger.machine import Machine
-from ticketrush.model import Command, CreateSale
+from ticketrush.model import Command, Confirm, CreateSale, Reason, Refused, Reserve
+
+pytestmark = pytest.mark.timeout(400)  # only a failure takes that long: Hypothesis makes it small on real files
 
 
 class EmbeddedAgainstMachine(RuleBasedStateMachine):
@@ -57,6 +62,7 @@ class EmbeddedAgainstMachine(RuleBasedStateMachine):
         note(f"at {self.now_ms}: {ready}")
         outcomes, events = self.machine.execute(self.now_ms, ready)
         self.events += events
+        self.ids.learn(outcomes)
         assert self.runner.run(self.ledger.execute(self.now_ms, ready)) == outcomes
 
     @rule(step=steps, batch=batches)
@@ -126,4 +132,49 @@ class EmbeddedAgainstMachine(RuleBasedStateMachine):
 
 
 TestEmbeddedAgainstMachine = EmbeddedAgainstMachine.TestCase
-TestEmbeddedAgainstMachine.settings = settings(PROFILE)
+TestEmbeddedAgainstMachine.settings = settings(PROFILE, max_examples=PROFILE.max_examples // 2)
+
+
+RAIL = SALES[0]
+
+
+class NoRoom:
+    """A disk that takes no writes."""
+
+    def append(self, events: Sequence[AnyEvent]) -> None:
+        raise LedgerUnavailable("no room")
+
+
+def test_a_batch_that_cannot_be_decided_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def story() -> None:
+        ledger = EmbeddedLedger(tmp_path / "journal.db", durability="memory")
+        await ledger.start()
+        await ledger.execute(0, [CreateSale(RAIL)])
+        nonsense = cast("Command", "not a command")
+        with pytest.raises((KeyError, TypeError, ValueError, LedgerUnavailable)):
+            await ledger.execute(1, [Reserve("r1", "rail", "second", "ann", 1, ""), nonsense])
+        assert await ledger.reservation("r1") is None
+        assert await ledger.execute(2, [Confirm("r1", "p")]) == [Refused(Reason.UNKNOWN_RESERVATION)]
+        events = [event for _, event in await ledger.events(0, 100)]
+        report = audit(events, state=await ledger.state())
+        assert report.ok, report.violations
+        await ledger.close()
+        again = EmbeddedLedger(tmp_path / "journal.db", durability="memory")
+        await again.start()
+        await again.close()
+
+    asyncio.run(asyncio.wait_for(story(), 10))
+
+
+@pytest.mark.timeout(20)  # a loop that never yields cannot be timed out from inside
+def test_reading_from_a_ledger_that_failed_and_was_closed_does_not_wait_for_ever(tmp_path: Path) -> None:
+    async def story() -> None:
+        ledger = EmbeddedLedger(tmp_path / "journal.db", durability="memory")
+        await ledger.start()
+        with patch.object(ledger._journal, "append", NoRoom().append), pytest.raises(LedgerUnavailable):
+            await ledger.execute(0, [CreateSale(RAIL)])
+        await ledger.close()
+        with pytest.raises(LedgerUnavailable):
+            await ledger.reservation("r1")
+
+    asyncio.run(asyncio.wait_for(story(), 10))

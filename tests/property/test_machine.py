@@ -53,6 +53,7 @@ class MachineAgainstNaive(RuleBasedStateMachine):
         self.events += events
         expired = [event.id for event in events if isinstance(event, Expired)]
         assert outcomes == self.naive.execute(self.now_ms, ready, expired)
+        self.ids.learn(outcomes)
         for outcome in outcomes:
             if isinstance(outcome, Reserved):
                 of = outcome.reservation
@@ -64,7 +65,7 @@ class MachineAgainstNaive(RuleBasedStateMachine):
     def reserve(self, step: int, ask: Command) -> None:
         self.send(step, [ask])
 
-    @precondition(lambda self: self.ids.given)
+    @precondition(lambda self: self.ids.held)
     @rule(step=steps, change=st.one_of(confirms, cancels, refunds))
     def change(self, step: int, change: Command) -> None:
         self.send(step, [change])
@@ -128,6 +129,7 @@ def test_how_commands_are_cut_into_batches_does_not_matter(plan: list[tuple[int,
         now_ms = max(0, now_ms + step_ms)
         ready = ids.settle(batch)
         outcomes, events = together.execute(now_ms, ready)
+        ids.learn(outcomes)
         some, some_events = apart.execute(now_ms, ready[:cut])
         rest, rest_events = apart.execute(now_ms, ready[cut:])
         assert (some + rest, some_events + rest_events) == (outcomes, events)
@@ -148,6 +150,7 @@ def test_a_machine_restored_from_a_snapshot_goes_on_as_if_nothing_had_been(
             restored = Machine.restore(machine.snapshot())
         ready = ids.settle(batch)
         answer = machine.execute(now_ms, ready)
+        ids.learn(answer[0])
         if restored is not None:
             assert restored.execute(now_ms, ready) == answer
             assert claim(restored) == claim(machine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import logging
@@ -20,8 +21,10 @@ from typer.testing import CliRunner, Result
 
 from ticketrush._version import __version__
 from ticketrush.admission.tokens import Tokens
+from ticketrush.bench import BenchError, BenchOptions
 from ticketrush.cli import app, logs, output
 from ticketrush.cli.app import CODES, Exit, RefusedError, UnreachableError, code_of
+from ticketrush.crowd.options import RushOptions
 from ticketrush.errors import (
     InvalidRequest,
     JournalCorrupt,
@@ -432,17 +435,88 @@ def test_an_audit_of_a_server_is_its_verdict(site: tuple[str, type[Answers]]) ->
     report: dict[str, Any] = {f"I{number}": True for number in range(1, 9)}
     report |= {"vacuous": ["I3"], "violations": [], "events": 1, "reservations": 1, "held": 1, "sold": 0}
     report |= {"oversold": 0, "lost": 0, "unexpected": 0}
-    server.answer = (200, json.dumps(report).encode())
+    broken = {"I1": False, "violations": ["I1 [held] too many"]}
+    server.answer = (200, json.dumps({"ok": True, "report": report}).encode())
     result = run("audit", "--url", url)
     assert result.exit_code == 0, result.stderr
     assert "nothing to check it with" in result.stdout
-    server.answer = (200, json.dumps(report | {"I1": False, "violations": ["I1 [1] too many"]}).encode())
+    server.answer = (200, json.dumps({"report": report | broken}).encode())
     result = run("audit", "--url", url)
     assert result.exit_code == 1
     assert "violated" in result.stdout
-    assert "I1 [1] too many" in result.stdout
+    assert "I1 [held] too many" in result.stdout
     server.answer = (200, b"{}")
     assert run("audit", "--url", url).exit_code == 1
+
+
+# --- rush and bench ----------------------------------------------------------------------------
+
+
+class Outcome:
+    """What a rush or a bench comes to; called like one, it notes the options and is the result."""
+
+    def __init__(self, well: bool) -> None:
+        self.ok = self.all_met = well
+        self.asked: list[Any] = []
+
+    def __call__(self, options: object, console: object) -> Outcome:
+        self.asked.append(options)
+        return self
+
+    def to_json(self) -> bytes:
+        return b'{"is": "json"}\n'
+
+
+@pytest.mark.parametrize(("well", "code"), [(True, 0), (False, 1)])
+def test_a_rush_is_sent_as_the_flags_say_and_its_verdict_is_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, well: bool, code: int
+) -> None:
+    outcome = Outcome(well)
+    monkeypatch.setattr("ticketrush.cli.rush.run", outcome)
+    result = run("rush", "--tickets", "7", "--json", "-", "--report", "r.html", env={"TICKETRUSH_RUSH_BUYERS": "99"})
+    assert result.exit_code == code, result.stderr
+    assert json.loads(result.stdout) == {"is": "json"}
+    assert outcome.asked == [RushOptions(buyers=99, tickets=7, report=Path("r.html"))]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RushOptions)])
+def test_every_option_of_a_rush_is_a_flag(field: str) -> None:
+    assert f"--{field.replace('_', '-')}" in {flag.opts[0] for command, flag in FLAGS if command == "rush"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--abandon", "1.5"], ["--buyers", "0"], ["--url", "ftp://x"], ["--json", "gone/x.json"]]
+)
+def test_a_rush_that_makes_no_sense_is_exit_code_2(arguments: list[str]) -> None:
+    assert run("rush", *arguments).exit_code == 2
+
+
+def test_a_rush_on_a_server_that_is_not_there_is_exit_code_4() -> None:
+    assert run("rush", "--url", "http://127.0.0.1:1").exit_code == 4
+
+
+@pytest.mark.parametrize(("well", "code"), [(True, 0), (False, 1)])
+def test_a_bench_writes_its_json_and_meets_its_targets_or_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, well: bool, code: int
+) -> None:
+    outcome = Outcome(well)
+    monkeypatch.setattr("ticketrush.cli.bench.run", outcome)
+    monkeypatch.setattr("ticketrush.cli.bench.report", lambda result: "the report")
+    result = run("bench", "--rounds", "5", "--json", "b.json")
+    assert result.exit_code == code, result.stderr
+    assert json.loads((tmp_path / "b.json").read_bytes()) == {"is": "json"}
+    assert (outcome.asked[0].rounds, outcome.asked[0].seconds) == (5, BenchOptions().seconds)
+
+
+def test_a_bench_that_cannot_measure_is_exit_code_1_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(options: BenchOptions, console: object) -> None:
+        raise BenchError("the bench needs wrk")
+
+    monkeypatch.setattr("ticketrush.cli.bench.run", fail)
+    result = run("bench", "--quick")
+    assert result.exit_code == 1
+    assert "needs wrk" in result.stderr
+    assert run("bench", "--rounds", "0").exit_code == 2
 
 
 # --- output ------------------------------------------------------------------------------------

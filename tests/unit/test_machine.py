@@ -138,6 +138,23 @@ def test_owned_units_count_and_returned_ones_do_not() -> None:
     assert reason(shop.reserve("ann")) == "purchase_limit"
 
 
+def test_what_a_buyer_keeps_counts_when_another_part_is_returned() -> None:
+    for give_back in ("cancel", "expire", "refund"):
+        shop = Shop(sale(9, limit=3))
+        kept, returned = shop.buy("ann", 1), shop.hold("ann", 2)
+        if give_back == "refund":
+            shop.do(Confirm(returned.id, "p"))
+            shop.refund(returned.id)
+        elif give_back == "cancel":
+            shop.cancel(returned.id)
+        else:
+            shop.expire(returned.expires_at_ms)
+        assert shop.get(kept.id).state is State.PAID
+        assert shop.level() == (9, 8, 0, 1)
+        assert reason(shop.reserve("ann", 3)) == "purchase_limit"
+        shop.hold("ann", 2)
+
+
 def test_the_limit_is_told_before_sold_out() -> None:
     shop = Shop(sale(1, limit=1))
     shop.buy("ann")

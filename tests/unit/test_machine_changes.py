@@ -320,6 +320,26 @@ def test_time_never_runs_backwards_in_the_events() -> None:
     assert times == sorted(times)
 
 
+def test_reading_changes_no_later_decision() -> None:
+    sales = [m.Sale(id, (m.Item("only", 9),), 0, None, HOLD_MS) for id in ("one", "two")]
+    story: list[tuple[int, list[Command]]] = [
+        (0, [CreateSale(sale) for sale in sales]),
+        (1, [Reserve("a", "one", "only", "ann", 1, ""), Cancel("a")]),
+        (2, [Reserve("b", "two", "only", "bob", 1, "")]),
+        (3, [Reserve("c", "one", "only", "cid", 1, "")]),
+    ]
+    read, left_alone = Machine(), Machine()
+    for at_ms, commands in story:
+        read.execute(at_ms, commands)
+        left_alone.execute(at_ms, commands)
+        read.next_expiry_at_ms()
+        for sale_id in ("one", "two"):
+            read.stock(sale_id)
+    restored = Machine.restore(left_alone.snapshot())
+    first = [machine.execute(5_000, [Expire(1)])[1] for machine in (left_alone, read, restored)]
+    assert first[0] == first[1] == first[2], "a machine that was read, or restored, expires in the same order"
+
+
 def test_replay_and_snapshot_give_the_machine_again() -> None:
     machine, replayed = Machine(), Machine()
     for at_ms, commands in STORY:

@@ -15,16 +15,12 @@ _CLOSED = Refused(Reason.CLOSED)
 class Gate:
     """For each sale, the items that are closed and the refusal that says why."""
 
-    __slots__ = ("_changes_at_ms", "_closed")
+    __slots__ = ("_changes_at_ms", "closed")
 
     def __init__(self) -> None:
-        self._closed: dict[str, dict[str, Refused]] = {}
+        self.closed: dict[str, dict[str, Refused]] = {}
+        """Sale -> item -> why it cannot be bought now; items that can be are not there."""
         self._changes_at_ms: dict[str, int] = {}
-
-    def refusal(self, sale: str, item: str) -> Refused | None:
-        """Why `item` cannot be bought now; None if it may be, or if it is unknown here."""
-        closed = self._closed.get(sale)
-        return closed.get(item) if closed else None
 
     def refresh(self, stock: Stock, now_ms: int) -> None:
         """Open and close the gates of a sale according to its levels and the time."""
@@ -41,9 +37,9 @@ class Gate:
             why = _CLOSED if phase is Phase.CLOSED else Refused(Reason.NOT_OPEN, sale.opens_at_ms or 0)
             closed = {item.id: why for item in sale.items}
         if closed:
-            self._closed[sale.id] = closed
+            self.closed[sale.id] = closed
         else:
-            self._closed.pop(sale.id, None)
+            self.closed.pop(sale.id, None)
         times = (sale.opens_at_ms, sale.closes_at_ms)
         later = [at_ms for at_ms in times if at_ms is not None and at_ms > now_ms]
         if later:

@@ -115,7 +115,7 @@ class Tokens:
         if header not in self._headers:
             self._check_header(header)
         try:
-            claims = _claims_of(base64.urlsafe_b64decode(payload + b"=="))
+            claims = _claims_of(binascii.a2b_base64(payload.translate(_STANDARD) + b"=="))
         except (msgspec.MsgspecError, binascii.Error, ValueError) as error:
             raise Unauthorized(f"the token's claims cannot be read: {error}") from error
         self._check_claims(claims)
@@ -147,4 +147,5 @@ def _signature(secret: bytes, signed: bytes) -> bytes:
     return binascii.b2a_base64(hmac.digest(secret, signed, hashlib.sha256), newline=False).translate(_URLSAFE, b"=")
 
 
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _URLSAFE: Final = bytes.maketrans(b"+/", b"-_")

@@ -58,8 +58,8 @@ def audit(
 
 
 def _ask(url: str, token: str | None) -> dict[str, Any]:
-    report = Client(url, token).call("GET", "/v1/audit")
-    if not report.keys() >= PROMISES.keys():
+    report = Client(url, token).call("GET", "/v1/audit").get("report")
+    if not isinstance(report, dict) or not report.keys() >= PROMISES.keys():
         raise RefusedError(f"{url} answered no audit report; is it a ticketrush server?")
     return report
 

@@ -85,8 +85,8 @@ class Client:
         advice = ""
         if status in {401, 403} and answer.get("code") != "not_open":
             advice = " An operator's token comes from `ticketrush token mint --operator`; give it as TICKETRUSH_TOKEN."
-        what = answer.get("detail") or answer.get("title") or "no reason given"
-        raise RefusedError(f"{what} ({answer.get('code', 'no code')}, HTTP {status}).{advice}")
+        what = str(answer.get("detail") or answer.get("title") or "no reason given")
+        raise RefusedError(f"{what.rstrip('.')} ({answer.get('code', 'no code')}, HTTP {status}).{advice}")
 
 
 def segment(name: str) -> str:

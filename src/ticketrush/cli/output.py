@@ -25,9 +25,9 @@ def console() -> Console:
     return Console(highlight=False)
 
 
-def say(text: str, style: str = "") -> None:
-    """Print one line, as it is and as long as it is."""
-    console().print(Text(text, style), soft_wrap=True)
+def say(text: str, style: str = "", *, aside: bool = False) -> None:
+    """Print one line, as it is and as long as it is; `aside` on standard error."""
+    (error_console() if aside else console()).print(Text(text, style), soft_wrap=True)
 
 
 def error_console() -> Console:

@@ -127,7 +127,7 @@ def add_stock(
     used = key or f"cli-{secrets.token_hex(8)}"
     if key is None:
         # Printed before the call: after a lost answer, only the same key makes a repetition harmless.
-        output.error_console().print(f"key {used} (repeat with --key {used} if the answer gets lost)")
+        output.say(f"key {used} (repeat with --key {used} if the answer gets lost)", aside=True)
     path = f"/v1/sales/{segment(sale)}/items/{segment(item)}/stock"
     _print(Client(url, token).call("POST", path, {"units": units}, key=used), as_json=as_json)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import sys
 import time
 from typing import IO, Final
@@ -35,6 +36,7 @@ async def send(plan: Plan, out: IO[bytes]) -> History:
 
 def main() -> int:
     """Read the plan, send the crowd, write the history. Exit code 1 if the crowd could not go on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that sent us; it ends this one
     plan = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Plan)
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     gc.freeze()

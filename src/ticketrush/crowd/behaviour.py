@@ -42,6 +42,7 @@ class _Made(msgspec.Struct):
 class _Order(msgspec.Struct):
     id: str
     state: str
+    replaced_by: str | None = None
 
 
 class _Payment(msgspec.Struct):
@@ -68,7 +69,7 @@ class Behaviour:
         self._buyers = buyers
         self._agenda = agenda
         self._record_refusal = self.latencies["refusal"].record
-        self._think_s = min(_THINK_S_MAX, plan.hold_s / 4)
+        self._think_s = min(_THINK_S_MAX, plan.hold_s / 8)
 
     def hear(self, job: Job, reply: Reply, latency_us: int, now: int) -> None:
         """The buyer of `job` has an answer. Most are refusals, so these come first."""
@@ -175,10 +176,12 @@ class Behaviour:
             self.answers[h.REFUNDED] += 1
         elif reply.status == 200:
             receipt = msgspec.json.decode(reply.body, type=_Receipt)
-            if receipt.order.state != "paid" or receipt.payment.state != "approved":
+            order = receipt.order
+            bought = order.id if order.state == "paid" else order.replaced_by
+            if bought is None or receipt.payment.state != "approved":
                 self._error(job, reply)
                 return
             self.answers[h.PAID] += 1
-            self.told.paid.add(receipt.order.id)
+            self.told.paid.add(bought)
         else:
             self._error(job, reply)

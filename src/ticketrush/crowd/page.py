@@ -174,7 +174,7 @@ def _latency(result: RushResult) -> str:
     if not series:
         return "<p>Nothing was answered.</p>"
     x = [-math.log10(1 - share) for share in CURVE]
-    marks = {0.0: "0 %", 0.5: "50 %", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 0.9999: "99.99 %"}
+    marks = {0.5: "50 %", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 0.9999: "99.99 %"}
     plot = Plot(
         label="Latency in milliseconds by percentile",
         x=x,
@@ -211,8 +211,8 @@ def _told(report: Report) -> str:
     return (
         '<div class="told">'
         + "".join(
-            f'<span>{name}</span><u style="--key:var(--c-{color});width:{math.log10(1 + count) / largest * 100:.1f}%"></u>'
-            f"<b>{count:,}</b>"
+            f'<span>{name}</span><u style="--key:var(--c-{color});'
+            f'width:{math.log10(1 + count) / largest * 100:.1f}%"></u><b>{count:,}</b>'
             for name, count, color in rows
             if count or name == "Error"
         )
@@ -226,8 +226,8 @@ def _audit(report: Report) -> str:
         found = verdict(report, name)
         note = " There was nothing to check this with." if found == "vacuous" else ""
         items.append(
-            f'<li class="{found}"><mark>{VERDICTS[found]}</mark><div><h3>{html.escape(title)} <small>{name}</small></h3>'
-            f"<p>{html.escape(sentence)}{note}</p></div></li>"
+            f'<li class="{found}"><mark>{VERDICTS[found]}</mark><div>'
+            f"<h3>{html.escape(title)} <small>{name}</small></h3><p>{html.escape(sentence)}{note}</p></div></li>"
         )
     return "".join(items)
 

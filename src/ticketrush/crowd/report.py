@@ -43,8 +43,8 @@ class Report(msgspec.Struct, frozen=True):
     """The report as it is written.
 
     `requests` is the sum of `answers` and of what `extra` counts besides: payments, busy and
-    unknown. `paid` are units, as the journal has them. `reserve_per_s` is acknowledged reservations per second while (nearly
-    all of) the stock was taken for the first time.
+    unknown. `paid` are units, as the journal has them. `reserve_per_s` is acknowledged reservations
+    per second while (nearly all of) the stock was taken for the first time.
     """
 
     buyers: int

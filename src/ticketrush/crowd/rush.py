@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 from rich.console import Console
 
 from ticketrush import audit
+from ticketrush.cashier import LATE_KEY
 from ticketrush.crowd import report as reports
 from ticketrush.crowd.buyers import Asked
 from ticketrush.crowd.display import Display, summary
@@ -26,6 +27,7 @@ from ticketrush.events import AnyEvent, Held, SaleCreated, SaleScheduled, StockA
 
 ITEM: Final = "second"
 
+
 SETTLE_S: Final = 10.0
 """How much longer than the hold window it may take until no hold remains."""
 
@@ -39,7 +41,13 @@ def run(options: RushOptions, console: Console) -> RushResult:
         CrowdError: the rush could not be carried out: no server, no connection, no secret.
     """
     with target_of(options) as target:
-        result = _rush(options, target)
+        try:
+            result = _rush(options, target)
+        except CrowdError as error:
+            if target.own and (how := target.own.died()):
+                target.own.keep = True
+                raise CrowdError(f"{how}\nIts journal and its log are in {target.own.folder}") from error
+            raise
         if target.own:
             target.own.keep = options.keep or bool(result.report.extra.violations)
     console.print(summary(result))
@@ -70,7 +78,7 @@ def _rush(options: RushOptions, target: Target) -> RushResult:
     _let_holds_end(target, options.hold)
     demand = history.left_sold_out + history.left_waiting > 0
     state, events = operator.state(), list(operator.events())
-    own_events = _of_sale(events, sale)
+    own_events = of_sale(events, sale)
     audited = _audit(events, own_events, state, history, options.seed, demand=demand)
     return RushResult(
         report=reports.make(options, history, audited, (after_s - before_s, rss_mb), demand=demand),
@@ -126,28 +134,46 @@ def _audit(
 ) -> audit.AuditReport:
     """I1..I8 of our sale; what the ledger claims of itself (I8) is checked over the whole journal."""
     alone = len(own_events) == len(events)
-    of_sale = audit.audit(
+    ours = audit.audit(
         own_events,
         state=state if alone else None,
         told=history.told,
-        asked_for=Asked(seed, history.buyers),
+        asked_for=asked_for(history, seed),
         demand_exceeds_capacity=demand,
     )
     if alone:
-        return of_sale
+        return ours
     whole = audit.audit(events, state=state)
     return msgspec.structs.replace(
-        of_sale,
-        I8=of_sale.I8 and whole.I8,
-        vacuous=[name for name in of_sale.vacuous if name != "I8"],
-        violations=of_sale.violations + [text for text in whole.violations if text.startswith("I8 ")],
+        ours,
+        I8=ours.I8 and whole.I8,
+        vacuous=[name for name in ours.vacuous if name != "I8"],
+        violations=ours.violations + [text for text in whole.violations if text.startswith("I8 ")],
     )
 
 
-def _of_sale(events: Sequence[AnyEvent], sale: str) -> list[AnyEvent]:
+def asked_for(history: History, seed: int) -> Callable[[str, str], bool]:
+    """Whether a buyer asked for something under a key.
+
+    Who pays so late that the hold is gone asks for the same units once more, under a key that the
+    server makes of the lost reservation's id.
+    """
+    by_key = Asked(seed, history.buyers)
+    acknowledged = history.told.acknowledged
+
+    def was_asked(buyer: str, key: str) -> bool:
+        if not key.startswith(LATE_KEY):
+            return by_key(buyer, key)
+        lost = acknowledged.get(key.removeprefix(LATE_KEY))
+        return lost is not None and lost[0] == buyer
+
+    return was_asked
+
+
+def of_sale(events: Sequence[AnyEvent], sale: str) -> list[AnyEvent]:
     """The events of one sale; most name only a reservation that was made in it."""
     ids = {event.id for event in events if isinstance(event, Held) and event.sale == sale}
-    of_sale: list[AnyEvent] = []
+    chosen: list[AnyEvent] = []
     for event in events:
         match event:
             case SaleCreated():
@@ -157,5 +183,5 @@ def _of_sale(events: Sequence[AnyEvent], sale: str) -> list[AnyEvent]:
             case _:
                 belongs = event.id in ids
         if belongs:
-            of_sale.append(event)
-    return of_sale
+            chosen.append(event)
+    return chosen

@@ -41,6 +41,11 @@ class OwnServer:
         self.folder = folder
         self.keep = False
 
+    def died(self) -> str:
+        """How it ended by itself and the end of its log, "" while it runs."""
+        code = self._process.poll()
+        return "" if code is None else f"the rush's own server ended with exit code {code}:\n{_log_of(self.folder)}"
+
     def cpu_s(self) -> float | None:
         """CPU seconds of the process so far, None where there is no /proc."""
         with contextlib.suppress(OSError, IndexError, ValueError):
@@ -98,8 +103,12 @@ def _first_line(process: subprocess.Popen[bytes], folder: Path) -> _Serving:
     except (queue.Empty, msgspec.DecodeError):
         process.kill()
         process.wait()
-        log = (folder / "server.log").read_text(encoding="utf-8", errors="replace")[-2_000:].strip()
-        raise CrowdError(f"the rush's own server did not start:\n{log or '(it said nothing)'}") from None
+        raise CrowdError(f"the rush's own server did not start:\n{_log_of(folder)}") from None
+
+
+def _log_of(folder: Path) -> str:
+    text = (folder / "server.log").read_text(encoding="utf-8", errors="replace")[-2_000:].strip()
+    return text or "(it said nothing)"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -101,7 +101,7 @@ class _Drawing:
     def svg(self) -> str:
         plot = self.plot
         parts = [*self._grid(), *(self._layers() if plot.kind == "layers" else self._lines())]
-        parts.append(f'<line class="at" y1="{TOP}" y2="{plot.height - BOTTOM}" x1="-9" x2="-9"/>')
+        parts.append(f'<line class="at" y1="{TOP}" y2="{plot.height - BOTTOM}"/>')
         data = html.escape(msgspec.json.encode(self._data()).decode())
         return (
             f'<svg viewBox="0 0 {plot.width} {plot.height}" role="img" aria-label="{html.escape(plot.label)}" '

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TypedDict
 
 import structlog
@@ -46,12 +46,12 @@ class HeaderLimit:
         await self.app(scope, receive, send)
 
 
-def create_app(services: Services) -> FastAPI:
-    """The application around `services`, which it starts and stops with its lifespan."""
+def create_app(services: Services, *, running: bool = False) -> FastAPI:
+    """The application around `services`, which it starts and stops with its lifespan unless they are `running`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
-        async with services.running():
+        async with nullcontext() if running else services.running():
             yield {"lane": services.lane}
 
     app = FastAPI(title="ticketrush", version=__version__, lifespan=lifespan, redirect_slashes=False)

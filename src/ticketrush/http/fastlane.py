@@ -1,8 +1,9 @@
 """The fast lane: the one hot call answered inside the HTTP protocol, all else by the application.
 
-A purchase costs no task, no future and no ASGI scope. Its `HotCycle` stands where uvicorn keeps its
-request/response cycle, so pipelining, shutdown and disconnects work as for any other request. A
-closed gate is answered from prepared bytes; all others when their batch is durable.
+A purchase costs no task, no future and no ASGI scope. A closed gate is answered at once, from bytes
+prepared for all losers of the same second. A request that must wait, for its batch or for earlier
+answers on its connection, gets a `HotCycle`, which stands where uvicorn keeps its request/response
+cycle: so pipelining, shutdown and disconnects work as for any other request.
 
 Requests that are in any way unusual (another method, a header twice, an unknown sale, an upgrade)
 go to the application, which says what is wrong with them.
@@ -13,15 +14,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ticketrush import model as m
-from ticketrush.errors import InvalidRequest
-from ticketrush.http import problems
-from ticketrush.http.lane import DEMO, Lane, closing
+from ticketrush.http.lane import DEMO, closing
 from ticketrush.http.protocol import SteadyProtocol, is_done
-from ticketrush.model import Refused
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+_MATTERS_TO_OLD: Final = frozenset((b"connection", b"expect"))
+"""Headers that mean something else, or nothing, in HTTP/1.0."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -34,43 +35,32 @@ class _Unheard:
 
 
 class HotCycle:
-    """One hot request: what was asked, and whose turn it is."""
+    """A hot request that waits. `sale` is None for the demo call."""
 
-    __slots__ = (
-        "body",
-        "disconnected",
-        "expects",
-        "head",
-        "keep_alive",
-        "protocol",
-        "response_complete",
-        "sale",
-        "turn",
-        "whole",
-    )
+    __slots__ = ("body", "disconnected", "head", "keep_alive", "protocol", "response_complete", "sale", "turn", "whole")
 
     message_event = _Unheard()
     response_started = False
 
-    def __init__(self, protocol: FastLane, sale: str | None, head: dict[bytes, bytes], keep_alive: bool) -> None:
+    def __init__(self, protocol: FastLane, keep_alive: bool) -> None:
         self.protocol = protocol
-        self.sale = sale
-        """The sale, or None for the demo call."""
-        self.head = head
+        self.sale = protocol.sale
+        self.head = protocol.head
+        self.body = protocol.body
         self.keep_alive = keep_alive
-        self.body = b""
-        self.turn = self.whole = self.response_complete = self.disconnected = self.expects = False
+        self.turn = self.whole = self.response_complete = self.disconnected = False
 
     def start(self) -> None:
         """All earlier answers are out."""
         self.turn = True
         if self.whole:
             self.decide()
-        elif self.expects:
+        elif _expects_continue(self.head):
             self.protocol.transport.write(_CONTINUE)
 
-    def complete(self) -> None:
-        """The body is complete."""
+    def complete(self, body: bytes) -> None:
+        """The body has arrived."""
+        self.body = body
         self.whole = True
         if self.turn:
             self.decide()
@@ -78,53 +68,23 @@ class HotCycle:
     def decide(self) -> None:
         """Answer now, or when the ledger has decided."""
         lane = self.protocol.lane
-        if self.sale is None:
-            self.decide_demo(lane)
-            return
-        get = self.head.get
-        try:
-            asked = lane.purchases.ask(
-                self.sale, self.body, get(b"idempotency-key"), get(b"authorization"), get(b"x-buyer")
-            )
-        except InvalidRequest as error:
-            self.reply(lane.render(problems.invalid(error)))
-            return
-        if isinstance(asked, Refused):
-            self.reply(lane.refusal(asked))
+        asked = lane.ask(self.sale, self.head, self.body)
+        if type(asked) is bytes:
+            self.reply(asked)
         else:
-            lane.purchases.engine.offer(asked, self.settle)
+            lane.engine.offer(cast("m.Reserve", asked), self.settle)
 
     def settle(self, outcome: m.Outcome) -> None:
         """The ledger has decided."""
-        lane = self.protocol.lane
-        if type(outcome) is Refused:
-            self.reply(lane.refusal(outcome))
-        else:
-            self.reply(lane.render(lane.purchases.answer(outcome)))
-
-    def decide_demo(self, lane: Lane) -> None:
-        """The same for the articles' call."""
-        demo = lane.demo
-        assert demo is not None
-        asked = demo.ask()
-        if isinstance(asked, Refused):
-            self.reply(lane.render(demo.answer(asked)))
-        else:
-            lane.purchases.engine.offer(asked, lambda outcome: self.reply(lane.render(demo.answer(outcome))))
+        self.reply(self.protocol.lane.answer(self.sale, outcome))
 
     def reply(self, data: bytes) -> None:
         """Send the answer."""
         self.response_complete = True
         protocol = self.protocol
-        transport = protocol.transport
-        if self.disconnected or transport.is_closing():
-            return
-        if self.keep_alive:
-            transport.write(data)
-        else:
-            transport.write(closing(data))
-            transport.close()
-        protocol.on_response_complete()
+        if not self.disconnected:
+            protocol.send(data, self.keep_alive)
+            protocol.on_response_complete()
 
 
 class FastLane(SteadyProtocol):
@@ -132,84 +92,119 @@ class FastLane(SteadyProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.hot: HotCycle | None = None
+        self.hot = False
+        """The request that is arriving is a hot one."""
+        self.sale: str | None = None
         self.head: dict[bytes, bytes] = {}
+        self.body = b""
+        self.queued: HotCycle | None = None
+        """The same request, if earlier answers are due on this connection."""
 
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
-        self.head = {}
-        self.expect_100_continue = False
-        self.hot = None
+        self.hot = False
         self.begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self.headers.append((name, value))
-        self.head[name] = value
+        if self.in_head:
+            self.headers.append((name.lower(), value))
+        else:
+            self.count_trailer(name, value)
 
     def on_headers_complete(self) -> None:
-        url = self.url
-        sale = self.lane.sale_of(url)
-        if (sale is None and (url != DEMO or self.lane.demo is None)) or not self.is_plain(sale):
+        sale = self.lane.sale_of(self.url)
+        head = dict(self.headers)
+        if not self.is_plain(sale, head):
             self.hand_over()
             return
         self.in_head = False
-        self.check_size()
-        before = self.cycle
-        cycle = self.hot = HotCycle(self, sale, self.head, self.parser.should_keep_alive())
-        cycle.expects = self.head.get(b"expect", b"").lower() == b"100-continue"
-        self.cycle = cast("RequestResponseCycle", cycle)
+        self.hot = True
+        self.sale, self.head, self.body = sale, head, b""
+        self.check_size(head.get(b"content-length"))
+        if is_done(self.cycle):
+            self.queued = None
+            if _expects_continue(head):
+                self.transport.write(_CONTINUE)
+            return
+        self.queued = HotCycle(self, self.parser.should_keep_alive())
+        self.cycle = cast("RequestResponseCycle", self.queued)
         self.owns_cycle = True
-        if is_done(before):
-            cycle.start()
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, _no_application))
+        self.flow.pause_reading()
+        self.pipeline.appendleft((self.cycle, _no_application))
 
-    def is_plain(self, sale: str | None) -> bool:
-        """Whether the request is one that the fast lane understands completely."""
+    def is_plain(self, sale: str | None, head: dict[bytes, bytes]) -> bool:
+        """Whether the request is hot, and one that the fast lane understands completely."""
         method = self.parser.get_method()
+        if sale is None:
+            if self.url != DEMO or self.lane.demo is None or method not in {b"GET", b"POST"}:
+                return False
+        elif method != b"POST":
+            return False
         return (
-            (method == b"POST" or (sale is None and method == b"GET"))
-            and len(self.head) == len(self.headers)
-            and b"upgrade" not in self.head
-            and (b"connection" not in self.head or self.parser.get_http_version() == "1.1")
+            len(head) == len(self.headers)
+            and b"host" in head
+            and b"upgrade" not in head
+            and (not _MATTERS_TO_OLD.intersection(head) or self.parser.get_http_version() == "1.1")
         )
 
     def hand_over(self) -> None:
         """Let the application have this request, as if the fast lane had not looked at it."""
         url, headers = self.url, self.headers
-        began_tick, head_fed = self.began_tick, self.head_fed
+        began_tick, fed = self.began_tick, self.fed
         super().on_message_begin()
-        self.began_tick, self.head_fed = began_tick, head_fed
+        self.began_tick, self.fed = began_tick, fed
         self.url = url
         for name, value in headers:
             super().on_header(name, value)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        hot = self.hot
-        if hot is None:
+        if not self.hot:
             super().on_body(body)
             return
-        hot.body += body
-        if len(hot.body) > self.limits.body_bytes:
+        self.body += body
+        if len(self.body) > self.limits.body_bytes:
             self.stop(self.too_large())
 
     def on_message_complete(self) -> None:
-        hot = self.hot
-        if hot is None:
+        if not self.hot:
             super().on_message_complete()
             return
         self.reading = self.owns_cycle = False
-        hot.complete()
+        if self.queued is not None:
+            self.queued.complete(self.body)
+            return
+        lane = self.lane
+        asked = lane.ask(self.sale, self.head, self.body)
+        keep_alive = self.parser.should_keep_alive()
+        if type(asked) is bytes:
+            self.send(asked, keep_alive)
+            return
+        cycle = HotCycle(self, keep_alive)
+        self.cycle = cast("RequestResponseCycle", cycle)
+        lane.engine.offer(cast("m.Reserve", asked), cycle.settle)
+
+    def send(self, data: bytes, keep_alive: bool) -> None:
+        """Write an answer; the last one, unless `keep_alive`."""
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if keep_alive:
+            transport.write(data)
+        else:
+            transport.write(closing(data))
+            transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if app is _no_application:
             cast("HotCycle", cycle).start()
         else:
             super()._start_asgi_task(cycle, app)
+
+
+def _expects_continue(head: dict[bytes, bytes]) -> bool:
+    return b"expect" in head and head[b"expect"].lower() == b"100-continue"
 
 
 async def _no_application(*_: object) -> None:

@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from ticketrush import model as m
+from ticketrush.errors import InvalidRequest
 from ticketrush.http import problems
 from ticketrush.http.answers import Answer
 from ticketrush.http.demo import Demo
@@ -35,6 +37,7 @@ class Lane:
 
     def __init__(self, purchases: Purchases, limits: Limits, demo: Demo | None) -> None:
         self.purchases = purchases
+        self.engine = purchases.engine
         self.limits = limits
         self.demo = demo
         self.watch = Watch()
@@ -46,11 +49,36 @@ class Lane:
         sale = self._routes.get(url)
         if sale is None and url.startswith(PREFIX) and url.endswith(SUFFIX):
             name = url[len(PREFIX) : -len(SUFFIX)].decode("latin-1")
-            if IDENTIFIER.fullmatch(name) and self.purchases.engine.stock(name) is not None:
+            if IDENTIFIER.fullmatch(name) and self.engine.stock(name) is not None:
                 if len(self._routes) >= _ROUTES_MAX:
                     self._routes.clear()
                 self._routes[url] = sale = name
         return sale
+
+    def ask(self, sale: str | None, head: dict[bytes, bytes], body: bytes) -> bytes | m.Reserve:
+        """The answer to a hot request, or the command for the ledger that it asks for.
+
+        `sale` is None for the demo call.
+        """
+        if sale is None:
+            assert self.demo is not None
+            asked = self.demo.ask()
+            return self.render(self.demo.answer(asked)) if isinstance(asked, Refused) else asked
+        get = head.get
+        try:
+            asked = self.purchases.ask(sale, body, get(b"idempotency-key"), get(b"authorization"), get(b"x-buyer"))
+        except InvalidRequest as error:
+            return self.render(problems.invalid(error))
+        return self.refusal(asked) if isinstance(asked, Refused) else asked
+
+    def answer(self, sale: str | None, outcome: m.Outcome) -> bytes:
+        """The answer to a hot request that the ledger has decided."""
+        if sale is None:
+            assert self.demo is not None
+            return self.render(self.demo.answer(outcome))
+        if isinstance(outcome, Refused):
+            return self.refusal(outcome)
+        return self.render(self.purchases.answer(outcome))
 
     def render(self, answer: Answer) -> bytes:
         """An answer as the bytes of an HTTP/1.1 response."""
@@ -69,7 +97,7 @@ class Lane:
             return known[2]
         if len(self._refusals) >= _REFUSALS_MAX:
             self._refusals.clear()
-        data = self.render(problems.refusal(refused, self.purchases.engine.now_ms()))
+        data = self.render(problems.refusal(refused, self.engine.now_ms()))
         self._refusals[id(refused)] = (refused, tick, data)
         return data
 

@@ -32,6 +32,14 @@ class Stop(Exception):
     """Raised in a parser callback to stop parsing; the connection's `verdict` says why."""
 
 
+class _Body:
+    """Hands the body of a request on to its connection, and nothing else."""
+
+    def __init__(self, protocol: SteadyProtocol) -> None:
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete
+
+
 class SteadyProtocol(HttpToolsProtocol):
     """One connection. The application must have a `Lane` in its lifespan state under "lane"."""
 
@@ -47,12 +55,17 @@ class SteadyProtocol(HttpToolsProtocol):
         self.lane = lane
         self.watch = lane.watch
         self.limits = lane.limits
+        self.header_bytes = lane.limits.header_bytes
+        self.request_bytes = lane.limits.header_bytes + 8 * lane.limits.body_bytes
+        """What a request may take in all, so that tiny chunks and their extensions are bounded too."""
         self.reading = self.in_head = False
         """A request has begun to arrive; its headers are not complete."""
         self.owns_cycle = False
         """`cycle` belongs to the request that is arriving."""
         self.began_tick = self.seen_tick = self.paused_tick = self.watch.tick
-        self.head_fed = self.body_fed = 0
+        self.fed = self.body_fed = self.trailed = 0
+        """Bytes of the request that is arriving: in all (while incomplete), of its body, of its trailers."""
+        self.upgrading = False
         self.check_head = self.advancing = self.doomed = False
         self.linger_until_tick = 0
         self.verdict: Answer | None = None
@@ -69,6 +82,14 @@ class SteadyProtocol(HttpToolsProtocol):
         self.watch.connections.discard(self)
         self.doomed = True
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that has said all still gets the answers it waits for."""
+        if self.doomed or is_done(self.cycle):
+            return False
+        self.doomed = True
+        self.cycle.keep_alive = False
+        return True
 
     def on_tick(self, tick: int) -> None:
         """Once a second: end what is too slow or idle."""
@@ -104,20 +125,32 @@ class SteadyProtocol(HttpToolsProtocol):
             return
         self.seen_tick = self.watch.tick
         size = len(data)
-        self.check_head = self.in_head or size > self.limits.header_bytes
+        self.check_head = self.in_head or size > self.header_bytes
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # No other protocol is spoken here: the request is answered as HTTP/1.1, and is the last one.
-            self.cycle.keep_alive = False
-            self.doomed = True
+            if self.reading:
+                self.fed += size
+                if self.in_head:
+                    if self.fed > self.header_bytes:
+                        self.refuse(problem("headers_too_large"))
+                elif self.fed > self.request_bytes:
+                    self.refuse(self.too_large())
+        except httptools.HttpParserUpgrade as upgrade:
+            self.ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.refuse(self.verdict or _MALFORMED)
-        else:
-            if self.in_head:
-                self.head_fed += size
-                if self.head_fed > self.limits.header_bytes:
-                    self.refuse(problem("headers_too_large"))
+
+    def ignore_upgrade(self, rest: bytes) -> None:
+        """No other protocol is spoken here: the request is answered as HTTP/1.1, and is the last one.
+
+        The parser has given up before the body; another one reads it.
+        """
+        self.cycle.keep_alive = False
+        self.upgrading = False
+        self.parser = httptools.HttpRequestParser(_Body(self))
+        framing = [(n, v) for n, v in self.headers if n in {b"content-length", b"transfer-encoding"}]
+        head = b"".join(b"%b: %b\r\n" % header for header in framing)
+        self.data_received(b"POST / HTTP/1.1\r\n" + head + b"\r\n" + rest)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -128,23 +161,41 @@ class SteadyProtocol(HttpToolsProtocol):
         self.reading = self.in_head = True
         self.owns_cycle = False
         self.began_tick = self.watch.tick
-        self.head_fed = self.body_fed = 0
+        self.fed = self.body_fed = self.trailed = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.in_head:
+            super().on_header(name, value)
+        else:
+            self.count_trailer(name, value)
+
+    def count_trailer(self, name: bytes, value: bytes) -> None:
+        """Trailers are not merged into the headers (RFC 9110, 6.5.1); they only count against the bound."""
+        self.trailed += len(name) + len(value) + 4
+        if self.trailed > self.header_bytes:
+            self.stop(problem("headers_too_large"))
 
     def on_headers_complete(self) -> None:
         self.in_head = False
-        self.check_size()
+        head = dict(self.headers)
+        self.check_size(head.get(b"content-length"))
+        if self.parser.get_http_version() == "1.1":
+            if b"host" not in head:
+                self.stop(problem("malformed", "An HTTP/1.1 request needs a Host header."))
+        else:
+            self.expect_100_continue = False  # RFC 9110, 10.1.1
         super().on_headers_complete()
         self.owns_cycle = True
+        self.upgrading = self.parser.should_upgrade()
 
-    def check_size(self) -> None:
-        """Stop parsing a request whose headers are, or whose body will be, too large."""
+    def check_size(self, length: bytes | None) -> None:
+        """Stop parsing a request whose headers are, or whose body of `length` will be, too large."""
         if self.check_head:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if size > self.limits.header_bytes:
+            if size > self.header_bytes:
                 self.stop(problem("headers_too_large"))
-        for name, value in self.headers:
-            if name == b"content-length" and int(value) > self.limits.body_bytes:
-                self.stop(self.too_large())
+        if length is not None and len(length) > 4 and int(length) > self.limits.body_bytes:
+            self.stop(self.too_large())
 
     def on_body(self, body: bytes) -> None:
         self.body_fed += len(body)
@@ -153,6 +204,8 @@ class SteadyProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.upgrading:
+            return
         super().on_message_complete()
         self.reading = self.owns_cycle = False
 

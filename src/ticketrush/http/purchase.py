@@ -68,14 +68,12 @@ class Purchases:
             asked = _body_of(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise decode_error(error) from error
-        text = ""
-        if key is not None:
-            text = key.decode("latin-1")
-            if not is_visible(text):
-                raise InvalidRequest("The Idempotency-Key is not 1 to 128 visible ASCII characters.")
+        text = "" if key is None else key.decode("latin-1")
         refused = self.engine.refusal(sale, asked.item, text)
         if refused is not None:
             return refused
+        if key is not None and not is_visible(text):
+            raise InvalidRequest("The Idempotency-Key is not 1 to 128 visible ASCII characters.")
         buyer = self.buyer_of(authorization, x_buyer)
         return Reserve(self.engine.new_id(), sale, asked.item, buyer, asked.quantity, text)
 

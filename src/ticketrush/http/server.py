@@ -10,12 +10,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
+import structlog
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 
 from ticketrush.admission.tokens import Tokens
 from ticketrush.engine import Engine
-from ticketrush.errors import SettingsError
+from ticketrush.errors import LedgerUnavailable, SettingsError
 from ticketrush.http.app import create_app
 from ticketrush.http.demo import Demo, StatLog
 from ticketrush.http.fastlane import FastLane
@@ -33,8 +35,11 @@ GC_THRESHOLDS: Final = (50_000, 20, 100)
 """What lives long here is not garbage: look for garbage rarely, and for old garbage hardly ever."""
 
 
-def build(settings: Settings) -> FastAPI:
-    """The application that `settings` describe."""
+log = structlog.get_logger("ticketrush.http")
+
+
+def build(settings: Settings) -> Services:
+    """What `settings` describe, not started yet."""
     settings.check_servable()
     engine = Engine(
         ledger_of(settings.ledger, durability=settings.durability),
@@ -49,12 +54,12 @@ def build(settings: Settings) -> FastAPI:
     limits = Limits(
         settings.body_max_bytes, settings.header_max_bytes, settings.request_timeout_s, settings.keep_alive_timeout_s
     )
-    return create_app(Services.of(engine, TestGateway(), tokens, limits=limits, demo=demo, stat_log=stat_log))
+    return Services.of(engine, TestGateway(), tokens, limits=limits, demo=demo, stat_log=stat_log)
 
 
 def application() -> FastAPI:
     """For other ASGI servers, as ``uvicorn --factory ticketrush.http.server:application``; set by the environment."""
-    return build(load())
+    return create_app(build(load()))
 
 
 def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
@@ -66,10 +71,10 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         SettingsError: the address cannot be used.
         JournalError: the journal cannot be used; nothing was written to it.
     """
-    app = build(settings)
+    services = build(settings)
     listener = _listen(settings.host, settings.port)
     config = uvicorn.Config(
-        app,
+        create_app(services, running=True),
         http=FastLane if settings.fast_lane else SteadyProtocol,
         loop="uvloop",
         ws="none",
@@ -86,11 +91,18 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server = _Server(config, lambda: announce(url))
     try:
-        server.run(sockets=[listener])
+        uvloop.run(_run(services, server, listener))
+    except LedgerUnavailable as error:
+        # The thread of the hung commit cannot be ended, and would keep the process for ever.
+        log.critical("stopped_without_the_ledger", error=str(error))
+        os._exit(1)
     finally:
         listener.close()
-    if server.failure is not None:
-        raise server.failure
+
+
+async def _run(services: Services, server: uvicorn.Server, listener: socket.socket) -> None:
+    async with services.running():
+        await server.serve(sockets=[listener])
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:
@@ -110,12 +122,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it serves, and why it did not start."""
+    """uvicorn's server, which says when it serves."""
 
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._started = started
-        self.failure: BaseException | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -50,7 +50,7 @@ def load(journal: Journal) -> tuple[Machine, int]:
         known = machine.seq
         for events in batches:
             machine.replay(events)
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise JournalCorrupt(
             f"journal {journal.path} contradicts itself ({error}); restore it from a backup"
         ) from error
@@ -77,7 +77,7 @@ class EmbeddedLedger:
         self._refuse_until_s = 0.0
         self._failed = self._stale = False
         self._since_snapshot = 0
-        self._rebuilding = asyncio.Lock()
+        self._rebuilding: asyncio.Task[None] | None = None
         self._stock: dict[str, m.Stock] = {}
         self._changed: set[str] = set()
 
@@ -126,17 +126,15 @@ class EmbeddedLedger:
             await self._recover(journal)
         self._settled.clear()
         try:
-            machine = self._machine
-            outcomes, events = machine.execute(now_ms, commands)
+            outcomes, events = self._machine.execute(now_ms, commands)
             if events:
-                try:
-                    await asyncio.get_running_loop().run_in_executor(self._writer, journal.append, events)
-                except BaseException:
-                    self._failed = self._stale = True
-                    raise
+                await asyncio.get_running_loop().run_in_executor(self._writer, journal.append, events)
                 self._since_snapshot += len(events)
                 self._publish()
             return outcomes
+        except BaseException:
+            self._failed = self._stale = True
+            raise
         finally:
             self._settled.set()
 
@@ -153,12 +151,20 @@ class EmbeddedLedger:
         log.info("journal_writable_again", path=str(self._path), events=self._machine.seq)
 
     async def _rebuild(self, journal: Journal) -> None:
-        async with self._rebuilding:
-            if self._stale:
-                loop = asyncio.get_running_loop()
-                self._machine, self._since_snapshot = await loop.run_in_executor(self._writer, load, journal)
-                self._publish()
-                self._stale = False
+        """Build the state again, once for all who wait for it, and also if they wait no longer."""
+        if self._stale:
+            if self._rebuilding is None:
+                self._rebuilding = asyncio.get_running_loop().create_task(self._reload(journal))
+            await asyncio.shield(self._rebuilding)
+
+    async def _reload(self, journal: Journal) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            self._machine, self._since_snapshot = await loop.run_in_executor(self._writer, load, journal)
+            self._publish()
+            self._stale = False
+        finally:
+            self._rebuilding = None
 
     def _publish(self) -> None:
         """Show what has been committed."""
@@ -167,16 +173,18 @@ class EmbeddedLedger:
             stock = self._machine.stock(sale)
             if stock is not None:
                 self._stock[sale] = stock
-        self._changed |= changed
+        self._changed.update(changed)
         changed.clear()
 
     async def _committed(self) -> Machine:
         """The machine at a moment when all it knows is in the journal."""
         while not self._settled.is_set() or self._stale:
-            if self._settled.is_set() and self._journal is not None:
+            if not self._settled.is_set():
+                await self._settled.wait()
+            elif self._journal is not None:
                 await self._rebuild(self._journal)
             else:
-                await self._settled.wait()
+                raise LedgerUnavailable("the ledger was closed after a failed commit")
         return self._machine
 
     def sales(self) -> list[m.Sale]:

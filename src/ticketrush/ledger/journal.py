@@ -90,6 +90,7 @@ def check_header(path: Path) -> None:
     try:
         with path.open("rb") as file:
             header = file.read(100)
+            size = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise JournalError(f"cannot read the journal {path}: {error.strerror}") from error
     if not _SQLITE_MAGIC.startswith(header[:16]) or not header:
@@ -98,7 +99,15 @@ def check_header(path: Path) -> None:
         raise JournalCorrupt(f"journal {path} is torn: {len(header)} bytes; restore it from a backup")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise JournalForeign(f"{path} is an SQLite file of another program; name another file")
-    version = int.from_bytes(header[60:64], "big")
+    _check_version(path, int.from_bytes(header[60:64], "big"))
+    page_bytes = int.from_bytes(header[16:18], "big")
+    promised = (65_536 if page_bytes == 1 else page_bytes) * int.from_bytes(header[28:32], "big")
+    wal = path.with_name(path.name + "-wal")
+    if size < promised and not (wal.exists() and wal.stat().st_size):
+        raise JournalCorrupt(f"journal {path} is torn: {size} bytes instead of {promised}; restore it from a backup")
+
+
+def _check_version(path: Path, version: int) -> None:
     if version != VERSION:
         raise JournalForeign(f"journal {path} has version {version}, this program knows version {VERSION}; update it")
 
@@ -158,52 +167,71 @@ class Journal:
             if not read_only:
                 connection.execute(f"pragma journal_mode=wal; pragma synchronous={synchronous}")
                 connection.execute("pragma wal_autocheckpoint=4000; pragma journal_size_limit=67108864")
-            connection.execute("select count(*) from sqlite_schema").fetchall()
+            version = connection.pragma("user_version")  # as it is with what the WAL says
         except apsw.Error as error:
-            raise self._corrupt(error) from error
+            raise self._unusable(error) from error
+        _check_version(self.path, version)
         return connection
 
     def _corrupt(self, why: object) -> JournalCorrupt:
         return JournalCorrupt(f"journal {self.path} is damaged ({why}); restore it from a backup")
 
+    def _unusable(self, error: Exception) -> JournalError:
+        """Damage, or only a disk that is full, read-only or broken."""
+        if isinstance(error, apsw.Error) and not isinstance(
+            error, (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)
+        ):
+            return JournalError(
+                f"cannot use the journal {self.path} ({error}): is there room on the disk, and may it be written?"
+            )
+        return self._corrupt(error)
+
     def load(self) -> tuple[Snapshot | None, Iterator[list[AnyEvent]]]:
-        """Verify the whole journal; the snapshot it holds, and the batches of events after it.
+        """Verify the journal; the snapshot it holds, and the batches of events after it.
 
         Must be called, and the iterator used up, before the first `append`.
 
         Raises:
             JournalCorrupt: an entry is missing, altered or torn; also from the iterator.
+            JournalError: it cannot be read; also from the iterator.
         """
+        self._next_seq, self._chain = 1, 0
         try:
             row = self._connection.execute("select seq, chain, state from snapshots order by seq desc").fetchone()
-            snapshot = _unpack_snapshot(row[2]) if row else None
-        except (apsw.Error, msgspec.MsgspecError) as error:
-            raise self._corrupt(error) from error
-        known, known_chain = (row[0], row[1]) if row else (0, 0)
-        return snapshot, self._batches(known, known_chain)
+            batches = self._verified()
+            if row is None:
+                return None, self._decoded(batches)
+            known, said, state = row
+            while self._next_seq <= known:
+                if next(batches, None) is None:
+                    raise self._corrupt(f"it ends at event {self._next_seq - 1}, its snapshot at {known}")
+            if self._next_seq != known + 1 or said != zlib.crc32(state, self._chain):
+                raise self._corrupt(f"the snapshot at event {known} is altered, or of another journal")
+            return _unpack_snapshot(state), self._decoded(batches)
+        except (apsw.Error, msgspec.MsgspecError, TypeError) as error:
+            raise self._unusable(error) from error
 
-    def _batches(self, known: int, known_chain: int) -> Iterator[list[AnyEvent]]:
-        seq, chain = 1, 0
+    def _verified(self) -> Iterator[tuple[int, bytes]]:
+        """The batches, each with its number of events, as long as the chain holds."""
+        for first_seq, count, said, blob in self._connection.execute(
+            "select first_seq, count, chain, events from batches order by first_seq"
+        ):
+            chain = zlib.crc32(blob, self._chain)
+            if first_seq != self._next_seq or said != chain:
+                raise self._corrupt(f"event {self._next_seq} is missing or altered")
+            self._next_seq += count
+            self._chain = chain
+            yield count, blob
+
+    def _decoded(self, batches: Iterator[tuple[int, bytes]]) -> Iterator[list[AnyEvent]]:
         try:
-            for first_seq, count, said, blob in self._connection.execute(
-                "select first_seq, count, chain, events from batches order by first_seq"
-            ):
-                chain = zlib.crc32(blob, chain)
-                if first_seq != seq or said != chain:
-                    raise self._corrupt(f"event {seq} is missing or altered")
-                seq += count
-                if seq - 1 == known and chain != known_chain:
-                    raise self._corrupt(f"the snapshot at event {known} belongs to another journal")
-                if seq - 1 > known:
-                    events = _unpack(blob)
-                    if len(events) != count or first_seq <= known:
-                        raise self._corrupt(f"the batch at event {first_seq} is altered")
-                    yield events
-        except (apsw.Error, msgspec.MsgspecError) as error:
-            raise self._corrupt(error) from error
-        if seq - 1 < known:
-            raise self._corrupt(f"it ends at event {seq - 1}, its snapshot at {known}")
-        self._next_seq, self._chain = seq, chain
+            for count, blob in batches:
+                events = _unpack(blob)
+                if len(events) != count:
+                    raise self._corrupt(f"the batch before event {self._next_seq} is altered")
+                yield events
+        except (apsw.Error, msgspec.MsgspecError, TypeError) as error:
+            raise self._unusable(error) from error
         self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
 
     def append(self, events: Sequence[AnyEvent]) -> None:
@@ -227,9 +255,10 @@ class Journal:
         Raises:
             LedgerUnavailable: it could not be written; the older one stays.
         """
+        state = _pack(snapshot)
         self._write(
             "delete from snapshots; insert into snapshots (seq, chain, state) values (?, ?, ?)",
-            (snapshot.seq, self._chain, _pack(snapshot)),
+            (snapshot.seq, zlib.crc32(state, self._chain), state),
         )
 
     def probe(self) -> None:
@@ -266,8 +295,8 @@ class Journal:
                 found += [(seq, event) for seq, event in enumerate(_unpack(blob), first_seq) if seq > after]
                 if len(found) >= limit:
                     break
-        except (apsw.Error, msgspec.MsgspecError) as error:
-            raise self._corrupt(error) from error
+        except (apsw.Error, msgspec.MsgspecError, TypeError) as error:
+            raise self._unusable(error) from error
         return found[:limit]
 
     @contextmanager

@@ -10,6 +10,7 @@ create table batches (
 ) strict;
 
 -- The state after event seq, so that a start need not replay everything. At most one row.
+-- chain = crc32(state, chain of the batch that ends with event seq).
 create table snapshots (
     seq   integer primary key,
     chain integer not null,

@@ -17,6 +17,7 @@ A refused or repeated request changes nothing: it burns no unit.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,6 +77,7 @@ class Machine(Stockroom):
             if quantity <= shelf.available + shelf.held:
                 return Refused(Reason.ALL_HELD, self._next_expiry(counter) or now_ms)
             return _SOLD_OUT
+        assert command.id not in self._reservations, "an id was given to two reservations"
         event = ev.Held(
             now_ms,
             command.id,
@@ -124,14 +126,21 @@ class Machine(Stockroom):
 
     def _expire(self, now_ms: int, command: m.Expire, events: list[ev.AnyEvent]) -> m.Outcome:
         count = 0
-        for counter in list(self._ticking.values()):
-            while (expires_at_ms := self._next_expiry(counter)) is not None and expires_at_ms <= now_ms:
-                if count == command.most:
-                    return m.ExpiredSome(count, more=True)
-                event = ev.Expired(now_ms, counter.due.popleft()[1])
-                events.append(event)
-                self.apply(event)
-                count += 1
+        due = [(at_ms, counter.sale.id) for at_ms, counter in self._due_first() if at_ms <= now_ms]
+        heapq.heapify(due)
+        while due:
+            if count == command.most:
+                return m.ExpiredSome(count, more=True)
+            counter = self._counters[due[0][1]]
+            event = ev.Expired(now_ms, counter.due.popleft()[1])
+            events.append(event)
+            self.apply(event)
+            count += 1
+            at_ms = self._next_expiry(counter)
+            if at_ms is not None and at_ms <= now_ms:
+                heapq.heapreplace(due, (at_ms, counter.sale.id))
+            else:
+                heapq.heappop(due)
         return m.ExpiredSome(count, more=False)
 
     def _create_sale(self, now_ms: int, command: m.CreateSale, events: list[ev.AnyEvent]) -> m.Outcome:

@@ -85,8 +85,8 @@ class Stockroom:
         """Number of the last event applied."""
         self.now_ms = 0
         """Time of the last event; time never runs backwards here."""
-        self.changed: set[str] = set()
-        """Sales that events were applied to; whoever reads it empties it."""
+        self.changed: dict[str, None] = {}
+        """Sales that events were applied to, in that order; whoever reads it empties it."""
         self._counters: dict[str, Counter] = {}
         self._reservations: dict[str, m.Reservation] = {}
         self._ticking: dict[str, Counter] = {}
@@ -105,7 +105,7 @@ class Stockroom:
     def _step(self, event: ev.AnyEvent, sale: str) -> Counter:
         self.now_ms = event.at_ms
         self.seq += 1
-        self.changed.add(sale)
+        self.changed[sale] = None
         counter = self._counters[sale]
         counter.version = self.seq
         return counter
@@ -218,8 +218,12 @@ class Stockroom:
 
     def next_expiry_at_ms(self) -> int | None:
         """When the first hold falls due; None while nothing is held."""
-        times = [at_ms for counter in list(self._ticking.values()) if (at_ms := self._next_expiry(counter)) is not None]
-        return min(times, default=None)
+        return min((at_ms for at_ms, _ in self._due_first()), default=None)
+
+    def _due_first(self) -> list[tuple[int, Counter]]:
+        """For each sale with holds, when the first of them falls due."""
+        counters = list(self._ticking.values())
+        return [(at_ms, counter) for counter in counters if (at_ms := self._next_expiry(counter)) is not None]
 
     def sales(self) -> list[m.Sale]:
         """All sales, in the order in which they were created."""
@@ -283,7 +287,7 @@ class Stockroom:
         self = cls()
         for standing in snapshot.sales:
             counter = self._counters[standing.sale.id] = Counter(standing.created, standing.version)
-            self.changed.add(standing.sale.id)
+            self.changed[standing.sale.id] = None
             counter.sale = standing.sale
             counter.restocked = {(item, key): units for item, key, units in standing.restocked}
             for id, capacity in standing.capacities.items():

@@ -33,8 +33,8 @@ class Gateway(Protocol):
         """Try to take the money. An order that has an approved charge is not charged again: it gets that one."""
         ...
 
-    async def refund(self, order: str) -> Charge | None:
-        """Give back what was taken for the order; repeating it is harmless. None if nothing was taken."""
+    async def refund(self, payment: str) -> Charge | None:
+        """Give back what the charge of this id took; repeating it is harmless. None if it took nothing."""
         ...
 
     def latest(self, order: str) -> Charge | None:

@@ -31,6 +31,8 @@ class TestGateway:
 
     def __init__(self) -> None:
         self._charges: OrderedDict[str, Charge] = OrderedDict()
+        self._latest: dict[str, str] = {}
+        """Order -> id of its last charge."""
 
     async def charge(self, order: str, amount_minor: int, currency: str, card: str, delay_ms: int) -> Charge:
         """See `Gateway.charge`."""
@@ -38,26 +40,28 @@ class TestGateway:
             delay_ms = delay_ms or LATE_MS
         if delay_ms:
             await asyncio.sleep(delay_ms / 1_000)
-        before = self._charges.get(order)
+        before = self.latest(order)
         if before is not None and before.state is ChargeState.APPROVED:
             return before
         state = ChargeState.DECLINED if card == "decline" else ChargeState.APPROVED
         return self._keep(Charge(f"ch_{secrets.token_hex(12)}", order, amount_minor, currency, state))
 
-    async def refund(self, order: str) -> Charge | None:
+    async def refund(self, payment: str) -> Charge | None:
         """See `Gateway.refund`."""
-        charge = self._charges.get(order)
+        charge = self._charges.get(payment)
         if charge is None or charge.state is ChargeState.DECLINED:
             return None
         return self._keep(msgspec.structs.replace(charge, state=ChargeState.REFUNDED))
 
     def latest(self, order: str) -> Charge | None:
         """See `Gateway.latest`."""
-        return self._charges.get(order)
+        return self._charges.get(self._latest.get(order, ""))
 
     def _keep(self, charge: Charge) -> Charge:
-        self._charges[charge.order] = charge
-        self._charges.move_to_end(charge.order)
+        self._charges[charge.id] = charge
+        self._latest[charge.order] = charge.id
         if len(self._charges) > CHARGES_MAX:
-            self._charges.popitem(last=False)
+            _, oldest = self._charges.popitem(last=False)
+            if self._latest.get(oldest.order) == oldest.id:
+                del self._latest[oldest.order]
         return charge

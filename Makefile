@@ -39,7 +39,7 @@ test-all: $(READY)  ## Pass every test, the slow ones too.
 	$(BIN)/python -m pytest $(TESTS)
 
 faults: $(READY)  ## Kill, stop, cut and fill the disk, at full length: 100 × kill -9 under load.
-	$(BIN)/python -m pytest tests/faults
+	TICKETRUSH_FAULT_ROUNDS=100 $(BIN)/python -m pytest tests/faults
 
 check: $(READY)  ## Check format, lint, types and layers.
 	$(BIN)/ruff format --check .

@@ -87,6 +87,10 @@ class Wire:
         """Send all of `data`."""
         self._socket.sendall(data)
 
+    def send_some(self, data: bytes) -> int:
+        """Send as much of `data` as the connection takes now; how much. Raises TimeoutError if it takes none."""
+        return self._socket.send(data)
+
     def patience(self, timeout_s: float) -> None:
         """How long to wait for the server from now on."""
         self._socket.settimeout(timeout_s)

@@ -104,13 +104,13 @@ class Engine:
             LedgerUnavailable: a commit under way does not end; the ledger was left as it is.
         """
         self._closing = True
+        for handle in (self._wake, self._watch):
+            if handle is not None:
+                handle.cancel()
         if self._runner is not None:
             _, stuck = await asyncio.wait((self._runner,), timeout=2 * self._patience_s)
             if stuck:
                 raise LedgerUnavailable(f"a commit has not ended {2 * self._patience_s:g} s after the stop")
-        for handle in (self._wake, self._watch):
-            if handle is not None:
-                handle.cancel()
         if self._started:
             self._started = False
             await self._ledger.close()
@@ -233,7 +233,8 @@ class Engine:
         loop = asyncio.get_running_loop()
         if self._committing and loop.time() - self._commit_began_s > self._patience_s:
             self._give_up()
-        self._watch = loop.call_later(self._patience_s / 8, self._look_after)
+        if not self._closing:
+            self._watch = loop.call_later(self._patience_s / 8, self._look_after)
 
     def _give_up(self) -> None:
         log.error("ledger_stuck", waiting=len(self._waiting), committing=len(self._committing))

@@ -159,6 +159,22 @@ def test_an_unknown_address_and_method_get_a_problem_document(server: Server) ->
     assert (patch.status, patch.code) == (405, "method_not_allowed")
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/healthz", {"GET"}),
+        ("/v1/sales/g1", {"GET", "PUT"}),
+        ("/v1/reservations/0", {"DELETE", "GET"}),
+        ("/v1/sales/g1/reservations", {"POST"}),
+    ],
+)
+def test_a_wrong_method_is_told_all_right_ones(server: Server, path: str, allowed: set[str]) -> None:
+    answer = server.call("PATCH", path)
+
+    assert (answer.status, answer.code) == (405, "method_not_allowed")
+    assert set((answer.header("allow") or "").replace(" ", "").split(",")) == allowed
+
+
 def test_an_ordinary_http_client_gets_along(server: Server, new_sale: NewSale) -> None:
     sale = new_sale(3)
     with httpx.Client(base_url=server.url, headers=server.head("ada"), verify=False, trust_env=False) as client:

@@ -240,11 +240,22 @@ def test_a_body_that_was_not_waited_for_is_taken(shop: Shop, kind: str) -> None:
 
 def test_the_second_of_a_pipeline_is_asked_for_its_body_after_the_first_answer(shop: Shop) -> None:
     head, _, body = shop.hot(Expect="100-continue").partition(b"\r\n\r\n")
-    with shop.server.connect() as wire:
+    with shop.server.connect(timeout_s=3) as wire:
         wire.send(shop.hot() + head + b"\r\n\r\n")
         assert [answer.status for answer in wire.answers(2)] == [201, 100]
         wire.send(body)
         assert wire.answer().status == 201
+
+
+@both
+@pytest.mark.parametrize("sent", [0, 1, 10])
+def test_the_body_of_the_second_of_a_pipeline_may_come_later(shop: Shop, kind: str, sent: int) -> None:
+    head, _, body = shop.of_kind(kind).partition(b"\r\n\r\n")
+    with shop.server.connect(timeout_s=3) as wire:
+        wire.send(shop.hot() + head + b"\r\n\r\n" + body[:sent])
+        assert wire.answer().status == 201
+        wire.send(body[sent:])
+        assert done(wire.answer())
 
 
 @both

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ _CONTEXT.set_forkserver_preload(["pytest", "tests.faults.nursery", "tests.faults
 Patch = Callable[[], None]
 
 
-def serve(folder: str, arguments: list[str], patches: tuple[Patch, ...]) -> None:
+def serve(folder: str, arguments: list[str], patches: tuple[Patch, ...], variables: dict[str, str]) -> None:
     """The whole life of a server process. `patches` plant a bug in it, or make a rare thing frequent."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,6 +40,7 @@ def serve(folder: str, arguments: list[str], patches: tuple[Patch, ...]) -> None
         os.close(output)
     for name in [name for name in os.environ if name.startswith("TICKETRUSH_")]:
         del os.environ[name]
+    os.environ.update(variables)
     for patch in patches:
         patch()
     app(arguments)
@@ -48,14 +49,21 @@ def serve(folder: str, arguments: list[str], patches: tuple[Patch, ...]) -> None
 class Child:
     """An open server: ``X-Buyer`` names the buyer. Its output is in `folder`; its journal too, or it is `ledger`."""
 
-    def __init__(self, folder: Path, *flags: str, ledger: Path | None = None, patches: tuple[Patch, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        ledger: Path | None = None,
+        patches: tuple[Patch, ...] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         """Start it; `serving` waits until it serves."""
         self.folder = folder
         self.ledger = ledger or folder / "tickets.db"
         self.port = 0
         (folder / "stdout.txt").write_text("")
         arguments = ["serve", "--open", "--json", "--port", "0", "--ledger", f"sqlite:///{self.ledger}", *flags]
-        self.process = _CONTEXT.Process(target=serve, args=(str(folder), arguments, patches))
+        self.process = _CONTEXT.Process(target=serve, args=(str(folder), arguments, patches, dict(variables or {})))
         self.process.start()
 
     @property

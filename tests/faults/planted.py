@@ -6,10 +6,14 @@ The functions run in the child, before the server starts. Nothing of this is in 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Sequence
 from unittest.mock import patch
 
 from ticketrush import model as m
+from ticketrush.errors import LedgerUnavailable
+from ticketrush.events import AnyEvent, Held
 from ticketrush.ledger import embedded
 from ticketrush.ledger.embedded import EmbeddedLedger
 from ticketrush.ledger.journal import Journal
@@ -48,3 +52,26 @@ def forget_who_is_due() -> None:
         return machine, replayed
 
     patch.object(embedded, "load", forgetful).start()
+
+
+def swallow_failed_commits() -> None:
+    """A bug: a commit that failed counts as one that succeeded."""
+    append = Journal.append
+
+    def careless(self: Journal, events: Sequence[AnyEvent]) -> None:
+        with contextlib.suppress(LedgerUnavailable):
+            append(self, events)
+
+    patch.object(Journal, "append", careless).start()
+
+
+def hang_at_ann() -> None:
+    """A disk that never answers again once Ann reserves."""
+    append = Journal.append
+
+    def hanging(self: Journal, events: Sequence[AnyEvent]) -> None:
+        if any(isinstance(event, Held) and event.buyer == "ann" for event in events):
+            time.sleep(600)
+        append(self, events)
+
+    patch.object(Journal, "append", hanging).start()

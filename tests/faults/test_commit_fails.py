@@ -10,10 +10,14 @@ from typing import Final
 
 import pytest
 
+from tests.faults import planted
 from tests.faults.failing import PATIENCE_S, Fate, How, desk_on
+from tests.faults.line import Answer, Line
+from tests.faults.nursery import Child
 from ticketrush.engine import Engine
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.events import Held
+from ticketrush.ledger.embedded import read_for_audit
 from ticketrush.model import (
     Changed,
     Command,
@@ -187,12 +191,13 @@ def test_closing_does_not_wait_for_a_hung_commit_without_bound(fate: Fate, path:
             await asyncio.sleep(0.02)
             closing = asyncio.create_task(desk.close())
             done, _ = await asyncio.wait((closing,), timeout=PATIENCE_S * 2 + SLACK_S)
+            answered, _ = await asyncio.wait((hung,), timeout=SLACK_S)
             fate.free()
             with contextlib.suppress(LedgerUnavailable):
                 await closing
             assert done, "close waits as long as the commit hangs"
-            await hung
-            await desk.close()
+            assert answered, "who waited got no answer"
+            assert await hung is Reason.UNKNOWN
 
     asyncio.run(story())
 
@@ -279,3 +284,51 @@ def test_a_row_of_random_failures_leaves_memory_and_journal_the_same(fate: Fate,
             await resumed(desk)
 
     asyncio.run(story())
+
+
+def test_a_server_with_a_hung_disk_answers_and_stops_in_time(tmp_path: Path) -> None:
+    """Whoever waits gets 503, reads too; SIGTERM ends it, and what it had acknowledged is there."""
+    child = Child(tmp_path, patches=(planted.hang_at_ann,), variables={"TICKETRUSH_PATIENCE_S": str(PATIENCE_S)})
+
+    async def ask(line: Line, buyer: str) -> Answer:
+        return await line.call("POST", "/v1/sales/g/reservations", {"item": "second"}, buyer=buyer, key="k")
+
+    async def hang(line: Line) -> str:
+        sale = {"items": [{"id": "second", "capacity": 10}]}
+        assert (await line.call("PUT", "/v1/sales/g", sale)).status == 201
+        assert (await line.call("POST", "/v1/sales/g/open")).status == 200
+        bob = await ask(line, "bob")
+        assert bob.status == 201
+        began_s = time.monotonic()
+        assert (await ask(line, "ann")).code == "unknown"
+        assert (await ask(line, "cid")).code == "unavailable"
+        id = str(bob.json()["id"])
+        for method, path in (
+            ("GET", f"/v1/reservations/{id}"),
+            ("GET", f"/v1/orders/{id}"),
+            ("DELETE", f"/v1/reservations/{id}"),
+            ("POST", f"/v1/orders/{id}/payment"),
+        ):
+            answer = await line.call(method, path, {"card": "approve"} if method == "POST" else None, buyer="bob")
+            assert answer.status in {200, 503}, answer
+        assert (await line.call("GET", "/v1/sales/g")).status == 200
+        assert (await line.call("GET", "/healthz")).status == 200
+        assert (await line.call("GET", "/readyz")).status == 503
+        assert time.monotonic() - began_s < 6 * PATIENCE_S + 2 * SLACK_S
+        return id
+
+    async def story() -> None:
+        await child.serving()
+        async with Line(child.port) as line:
+            id = await hang(line)
+        began_s = time.monotonic()
+        code = await asyncio.to_thread(child.stop)
+        assert code > 0, f"exit code {code}, though a commit was given up"
+        assert time.monotonic() - began_s < 2 * PATIENCE_S + 2 * SLACK_S
+        events, _ = read_for_audit(child.ledger)
+        assert [event.id for event in events if isinstance(event, Held)] == [id]
+
+    try:
+        asyncio.run(story())
+    finally:
+        child.kill()

@@ -21,7 +21,7 @@ from tests.faults.disk import Disk, small_disk
 from tests.faults.line import Answer, Line
 from tests.faults.nursery import Child, Patch
 from tests.faults.starts import fingerprint, refused_start
-from ticketrush.audit import audit
+from ticketrush.audit import Told, audit
 from ticketrush.events import Held
 from ticketrush.ledger.embedded import read_for_audit
 
@@ -37,9 +37,11 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @contextlib.asynccontextmanager
-async def serving(disk: Disk, *flags: str, patches: tuple[Patch, ...] = ()) -> AsyncIterator[Child]:
-    """A server with its journal on `disk` and its output elsewhere."""
-    child = Child(disk.folder.parent, *flags, ledger=disk.folder / "tickets.db", patches=patches)
+async def serving(
+    disk: Disk, *flags: str, output: Path | None = None, patches: tuple[Patch, ...] = ()
+) -> AsyncIterator[Child]:
+    """A server with its journal on `disk`, and its output elsewhere if it is not told where."""
+    child = Child(output or disk.folder.parent, *flags, ledger=disk.folder / "tickets.db", patches=patches)
     try:
         await child.serving()
         yield child
@@ -104,7 +106,8 @@ def test_a_disk_that_fills_in_the_sale_costs_no_promise(durability: str, disk: D
         assert (await line.call("GET", "/readyz")).status == 503
 
     async def story() -> None:
-        async with serving(disk, "--durability", durability) as child, Line(child.port) as line:
+        flags = ("--durability", durability)
+        async with serving(disk, *flags, output=disk.folder) as child, Line(child.port) as line:
             await sale.prepare(line)
             await fill_it_under_load(child, line)
             await sale.settle(child.port)
@@ -125,6 +128,27 @@ def test_a_disk_that_fills_in_the_sale_costs_no_promise(durability: str, disk: D
     )
     assert report.ok, report.violations
     assert not report.vacuous
+
+
+def test_a_false_success_on_a_full_disk_is_caught(disk: Disk) -> None:
+    """The same check with a planted bug: it must find what is lost."""
+    told = Told()
+
+    async def story() -> None:
+        async with serving(disk, patches=(planted.swallow_failed_commits,)) as child, Line(child.port) as line:
+            await open_sale(line)
+            disk.fill()
+            for number in range(5):
+                answer = await reserve(line, f"k{number}")
+                assert answer.status == 201
+                told.acknowledged[answer.json()["id"]] = ("ann", f"k{number}", "g", "second", 1)
+
+    asyncio.run(story())
+    disk.make_room()
+    events, _ = read_for_audit(disk.folder / "tickets.db")
+    report = audit(events, told=told)
+    assert report.lost > 0
+    assert report.broken == ["I3"]
 
 
 def test_it_is_ready_again_though_nobody_asks(disk: Disk) -> None:

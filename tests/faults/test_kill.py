@@ -30,6 +30,7 @@ from tests.faults import planted
 from tests.faults.buyers import Memory, Sale
 from tests.faults.line import Line
 from tests.faults.nursery import Child, Patch
+from tests.servers import Server, running
 from ticketrush.audit import AuditReport, LedgerState, audit
 from ticketrush.audit.check import OVERDUE_MS
 from ticketrush.events import AnyEvent, Cancelled, Refunded
@@ -214,6 +215,24 @@ async def live(life: Life, rounds: int) -> list[str]:
     assert life.child is not None
     assert life.child.stop() == 0
     return moments
+
+
+def test_the_command_line_server_survives_kill_9() -> None:
+    """As people start it, with tokens; the rounds above start it in a shorter way."""
+    with running() as server:
+        server.open_sale("g1", {"second": 3}, limit=2)
+        first = server.reserve("g1", buyer="ada", key="k1")
+        assert first.status == 201
+        assert server.kill() == -signal.SIGKILL
+        again = Server(server.folder)
+        try:
+            repeated = again.reserve("g1", buyer="ada", key="k1")
+            assert repeated.status == 200
+            assert repeated.json()["id"] == first.json()["id"]
+            assert again.level("g1")["held"] == 1
+            assert again.audit()["ok"]
+        finally:
+            assert again.stop() == 0
 
 
 @pytest.fixture

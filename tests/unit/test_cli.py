@@ -19,10 +19,11 @@ import structlog
 import typer
 from typer.testing import CliRunner, Result
 
+from ticketrush import logs
 from ticketrush._version import __version__
 from ticketrush.admission.tokens import Tokens
 from ticketrush.bench import BenchError, BenchOptions
-from ticketrush.cli import app, logs, output
+from ticketrush.cli import app, output
 from ticketrush.cli.app import CODES, Exit, RefusedError, UnreachableError, code_of
 from ticketrush.crowd.options import RushOptions
 from ticketrush.errors import (

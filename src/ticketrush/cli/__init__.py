@@ -8,8 +8,9 @@ from typing import Annotated
 import apsw
 import typer
 
+from ticketrush import logs
 from ticketrush._version import __version__
-from ticketrush.cli import audit, bench, config, logs, rush, sale, serve, token
+from ticketrush.cli import audit, bench, config, rush, sale, serve, token
 from ticketrush.cli.app import EXIT_CODES_HELP, Commands
 
 __all__ = ["app", "main"]

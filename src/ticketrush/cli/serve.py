@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from ticketrush import logs
 from ticketrush._version import __version__
-from ticketrush.cli import logs, output
+from ticketrush.cli import output
 from ticketrush.cli.flags import Config, flag, setting, settings_of
 from ticketrush.http import server
 from ticketrush.settings import Settings

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ticketrush._version import __version__
 from ticketrush.errors import InvalidRequest, JournalError, TicketrushError
@@ -30,8 +30,8 @@ class LifespanState(TypedDict):
     lane: Lane
 
 
-class HeaderLimit:
-    """Refuses too large headers on servers that do not; ours refuses them earlier."""
+class AnyServer:
+    """What our protocol class does, for servers without it: bounds headers, and takes a lost client calmly."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self.app = app
@@ -43,7 +43,19 @@ class HeaderLimit:
             if size > self.most_bytes:
                 await respond(problems.problem("headers_too_large"))(scope, receive, send)
                 return
-        await self.app(scope, receive, send)
+        gone = False
+
+        async def send_if_there(message: Message) -> None:
+            nonlocal gone
+            if gone:
+                return
+            try:
+                await send(message)
+            except (OSError, RuntimeError) as error:
+                gone = True
+                log.debug("client_gone", error=str(error))
+
+        await self.app(scope, receive, send_if_there)
 
 
 def create_app(services: Services, *, running: bool = False) -> FastAPI:
@@ -61,7 +73,7 @@ def create_app(services: Services, *, running: bool = False) -> FastAPI:
         app.include_router(router)
     if services.demo is not None:
         app.include_router(buyers.demo_router)
-    app.add_middleware(HeaderLimit, most_bytes=services.lane.limits.header_bytes)
+    app.add_middleware(AnyServer, most_bytes=services.lane.limits.header_bytes)
     app.add_exception_handler(InvalidRequest, _on_invalid)
     app.add_exception_handler(TicketrushError, _on_unavailable)
     app.add_exception_handler(RequestValidationError, _on_validation)

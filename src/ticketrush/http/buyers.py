@@ -82,7 +82,7 @@ _TAKEN = {"unknown_sale", "unknown_item", "sold_out", "all_held", "purchase_limi
         PurchaseBody,
         {201: ReservationView, 200: ReservationView},
         _TAKEN | {"unauthorized", "malformed", "invalid_request", "body_too_large", "overloaded"},
-        key=True,
+        key="optional",
     ),
 )
 async def reserve(request: Request, sale: SaleId) -> Response:

@@ -198,6 +198,7 @@ class FastLane(SteadyProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if app is _no_application:
+            self.running = cycle
             cast("HotCycle", cycle).start()
         else:
             super()._start_asgi_task(cycle, app)

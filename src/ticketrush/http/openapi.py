@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from fastapi import FastAPI
@@ -20,7 +20,11 @@ times are UTC in ISO 8601. Who repeats a request with the same `Idempotency-Key`
 
 
 def describe(
-    body: type | None, answers: Mapping[int, type | None], codes: Iterable[str], *, key: bool = False
+    body: type | None,
+    answers: Mapping[int, type | None],
+    codes: Iterable[str],
+    *,
+    key: Literal["none", "optional", "required"] = "none",
 ) -> dict[str, Any]:
     """What `openapi_extra` of a route takes: its body, its answers, and the problems it may answer."""
     _types.update(kind for kind in (body, *answers.values()) if kind is not None)
@@ -44,12 +48,12 @@ def describe(
             "required": True,
             "content": {"application/json": {"schema": {"$ref": _REF.format(name=body.__name__)}}},
         }
-    if key:
+    if key != "none":
         extra["parameters"] = [
             {
                 "name": "Idempotency-Key",
                 "in": "header",
-                "required": False,
+                "required": key == "required",
                 "description": "Makes repeating the request safe.",
                 "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
             }

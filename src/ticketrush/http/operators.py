@@ -165,7 +165,7 @@ async def close_sale(request: Request, sale: SaleId) -> Response:
         StockBody,
         {200: SaleView},
         _WITH_BODY | {"unknown_sale", "unknown_item", "idempotency_key_reused", "limit_exceeded"},
-        key=True,
+        key="required",
     ),
 )
 async def add_stock(request: Request, sale: SaleId, item: ItemId) -> Response:

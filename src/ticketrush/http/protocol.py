@@ -12,10 +12,11 @@ What it adds to `uvicorn.protocols.http.httptools_impl`:
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -23,13 +24,31 @@ from ticketrush.http.answers import Answer
 from ticketrush.http.lane import Lane, closing
 from ticketrush.http.problems import problem
 
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
 LINGER_TICKS: Final = 3
+
+FORGOTTEN_BYTES_MAX: Final = 64 << 20
+"""What a client may go on sending after its connection is as good as closed."""
 
 _MALFORMED: Final = problem("malformed", "The request is not valid HTTP/1.1.")
 
 
 class Stop(Exception):
     """Raised in a parser callback to stop parsing; the connection's `verdict` says why."""
+
+
+class Flow(FlowControl):
+    """Reads on only when nothing waits on the connection: neither requests nor answers."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: SteadyProtocol) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        if not (self.write_paused or self._protocol.pipeline):
+            super().resume_reading()
 
 
 class _Body:
@@ -64,11 +83,14 @@ class SteadyProtocol(HttpToolsProtocol):
         """`cycle` belongs to the request that is arriving."""
         self.began_tick = self.seen_tick = self.paused_tick = self.watch.tick
         self.fed = self.body_fed = self.trailed = 0
-        """Bytes of the request that is arriving: in all (while incomplete), of its body, of its trailers."""
+        """Bytes of the request that is arriving: in all but its first piece, of its body, of its trailers."""
+        self.fresh = False
         self.upgrading = False
         self.check_head = self.advancing = self.doomed = False
         self.linger_until_tick = 0
         self.verdict: Answer | None = None
+        self.running: RequestResponseCycle | None = None
+        """The oldest request that owes an answer, if it had to wait or is the application's."""
         self.last: bytes | None = None
         """The answer to a request that ended the connection, while earlier answers are due."""
 
@@ -76,11 +98,17 @@ class SteadyProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport, self)
         self.watch.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.watch.connections.discard(self)
         self.doomed = True
+        self.pipeline.clear()
+        running = self.running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -115,20 +143,24 @@ class SteadyProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if not self.pipeline:
-            self.flow.resume_reading()
+        self.flow.resume_reading()
 
     # --- parsing ----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if self.doomed:
+            self.fed += len(data)
+            if self.fed > FORGOTTEN_BYTES_MAX:
+                self.transport.abort()
             return
         self.seen_tick = self.watch.tick
         size = len(data)
         self.check_head = self.in_head or size > self.header_bytes
         try:
             self.parser.feed_data(data)
-            if self.reading:
+            if self.fresh:
+                self.fresh = False  # what came before it in `data` does not count
+            elif self.reading:
                 self.fed += size
                 if self.in_head:
                     if self.fed > self.header_bytes:
@@ -158,7 +190,7 @@ class SteadyProtocol(HttpToolsProtocol):
 
     def begin(self) -> None:
         """A request begins to arrive."""
-        self.reading = self.in_head = True
+        self.reading = self.in_head = self.fresh = True
         self.owns_cycle = False
         self.began_tick = self.watch.tick
         self.fed = self.body_fed = self.trailed = 0
@@ -255,6 +287,10 @@ class SteadyProtocol(HttpToolsProtocol):
         self.linger_until_tick = self.watch.tick + LINGER_TICKS
         self.flow.resume_reading()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self.running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
         """An answer is out: start the next request that waits on this connection."""
         self.server_state.total_requests += 1
@@ -265,13 +301,16 @@ class SteadyProtocol(HttpToolsProtocol):
             while self.pipeline:
                 cycle, app = self.pipeline.pop()
                 self._start_asgi_task(cycle, app)
-                if not cycle.response_complete or self.transport.is_closing():
+                if self.transport.is_closing():
+                    return
+                if not cycle.response_complete:
+                    self.flow.resume_reading()  # its body may still be on the way
                     return
         finally:
             self.advancing = False
         if self.last is not None:
             self.linger(self.last)
-        elif not self.flow.write_paused:
+        else:
             self.flow.resume_reading()
 
 

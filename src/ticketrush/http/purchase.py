@@ -49,7 +49,7 @@ class Purchases:
         """Who asks. Raises Unauthorized."""
         if self.tokens is not None:
             return self.tokens.verify(authorization).sub
-        buyer = (x_buyer or b"").decode("latin-1")
+        buyer = (x_buyer or b"").rstrip(b" \t").decode("latin-1")
         if not is_visible(buyer):
             raise Unauthorized(
                 "this server is open: say who you are in the header X-Buyer, 1 to 128 visible characters"
@@ -68,7 +68,7 @@ class Purchases:
             asked = _body_of(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise decode_error(error) from error
-        text = "" if key is None else key.decode("latin-1")
+        text = "" if key is None else key.rstrip(b" \t").decode("latin-1")
         refused = self.engine.refusal(sale, asked.item, text)
         if refused is not None:
             return refused

@@ -46,7 +46,7 @@ def header(request: Request, name: bytes) -> bytes | None:
     values = [value for key, value in request.scope["headers"] if key == name]
     if len(values) > 1:
         raise InvalidRequest(f"The header {name.decode()} may come only once.", code="malformed", status=400)
-    return values[0] if values else None
+    return values[0].rstrip(b" \t") if values else None
 
 
 def buyer_of(request: Request) -> str:

@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+from ticketrush import logs
 from ticketrush.admission.tokens import Tokens
 from ticketrush.engine import Engine
 from ticketrush.errors import LedgerUnavailable, SettingsError
@@ -59,7 +60,9 @@ def build(settings: Settings) -> Services:
 
 def application() -> FastAPI:
     """For other ASGI servers, as ``uvicorn --factory ticketrush.http.server:application``; set by the environment."""
-    return create_app(build(load()))
+    settings = load()
+    logs.configure(settings.log_level, settings.log_format)
+    return create_app(build(settings))
 
 
 def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:

@@ -39,6 +39,8 @@ SYNCHRONOUS: Final = {"fsync": "full", "memory": "off"}
 PROBE_BYTES: Final = 1 << 20
 """Room that must be free on the disk before writing is tried again after a failure."""
 
+_PRAGMAS: Final = {"wal_autocheckpoint": 1_000, "journal_size_limit": 64 << 20}
+
 _SCHEMA: Final = files("ticketrush.ledger").joinpath("journal.sql").read_text("utf-8")
 _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 
@@ -118,6 +120,7 @@ def create(path: Path) -> None:
     try:
         connection = apsw.Connection(os.fspath(temporary))
         try:
+            connection.pragma("journal_mode", "wal")
             connection.execute(
                 f"begin; pragma application_id={APPLICATION_ID}; pragma user_version={VERSION};{_SCHEMA}commit"
             )
@@ -130,8 +133,8 @@ def create(path: Path) -> None:
         finally:
             os.close(folder)
     except (OSError, apsw.Error) as error:
-        for leftover in (temporary, temporary.with_name(temporary.name + "-journal")):
-            leftover.unlink(missing_ok=True)
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
         raise JournalError(f"cannot create the journal {path}: {error}") from error
 
 
@@ -145,6 +148,8 @@ class Journal:
             JournalError: it cannot be used; nothing was written to it.
         """
         self.path = path
+        if path.exists():
+            check_header(path)  # nothing is left beside a file that is not ours
         self._lock = None if read_only else Lock(path)
         try:
             if not read_only and not path.exists():
@@ -165,8 +170,8 @@ class Journal:
             # Until the content is verified nothing may be written, not even by closing.
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             if not read_only:
-                connection.execute(f"pragma journal_mode=wal; pragma synchronous={synchronous}")
-                connection.execute("pragma wal_autocheckpoint=4000; pragma journal_size_limit=67108864")
+                for name, value in {"synchronous": synchronous, **_PRAGMAS}.items():
+                    connection.pragma(name, value)
             version = connection.pragma("user_version")  # as it is with what the WAL says
         except apsw.Error as error:
             raise self._unusable(error) from error
@@ -232,7 +237,9 @@ class Journal:
                 yield events
         except (apsw.Error, msgspec.MsgspecError, TypeError) as error:
             raise self._unusable(error) from error
-        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+        if self._lock:  # it is sound and ours: now it may be written
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            self._connection.pragma("journal_mode", "wal")
 
     def append(self, events: Sequence[AnyEvent]) -> None:
         """Make `events` durable, all or none, in one transaction.

@@ -1,0 +1,37 @@
+"""The server's own pages, where there is no way to the internet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.e2e.browser import visiting
+from tests.servers import Server, running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running() as started:
+        yield started
+
+
+def test_docs_shows_every_call_without_the_internet(server: Server, browser: Browser) -> None:
+    described = server.call("GET", "/openapi.json").json()
+
+    with visiting(browser, f"{server.url}/docs", home=server.url) as visit:
+        visit.page.get_by_text("Reserve units").first.wait_for(timeout=10_000)
+        shown = visit.page.locator("body").inner_text().replace("\u200b", "")
+
+    for path, operations in described["paths"].items():
+        assert path in shown
+        for operation in operations.values():
+            assert operation["summary"] in shown
+
+
+def test_no_other_page_asks_a_stranger(server: Server, browser: Browser) -> None:
+    for path in ("/redoc", "/docs/oauth2-redirect", "/"):
+        answer = server.call("GET", path, headers={"Accept": "text/html"})
+        assert b"//cdn." not in answer.body
+        assert b"https://" not in answer.body

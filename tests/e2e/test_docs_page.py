@@ -30,8 +30,6 @@ def test_docs_shows_every_call_without_the_internet(server: Server, browser: Bro
             assert operation["summary"] in shown
 
 
-def test_no_other_page_asks_a_stranger(server: Server, browser: Browser) -> None:
-    for path in ("/redoc", "/docs/oauth2-redirect", "/"):
-        answer = server.call("GET", path, headers={"Accept": "text/html"})
-        assert b"//cdn." not in answer.body
-        assert b"https://" not in answer.body
+@pytest.mark.parametrize("path", ["/redoc", "/docs/oauth2-redirect"])
+def test_there_is_no_page_that_needs_the_internet(path: str, server: Server) -> None:
+    assert server.call("GET", path, headers={"Accept": "text/html"}).code == "not_found"

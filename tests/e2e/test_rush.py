@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.e2e.rushes import Rush, RunningRush, rush
+from tests.e2e.rushes import RunningRush, Rush, rush
 from tests.servers import SECRETS, running
 from ticketrush.cli.app import Exit
 

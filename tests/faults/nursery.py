@@ -23,8 +23,9 @@ START_S: Final = 20.0
 STOP_S: Final = 15.0
 _DIE_WITH_PARENT: Final = 1
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", "tests.faults.nursery", "tests.faults.planted"])
+CONTEXT: Final = multiprocessing.get_context("forkserver")
+"""Makes processes by forking one that has imported everything and has no threads."""
+CONTEXT.set_forkserver_preload(["pytest", "tests.faults.nursery", "tests.faults.planted"])
 
 Patch = Callable[[], None]
 
@@ -63,7 +64,7 @@ class Child:
         self.port = 0
         (folder / "stdout.txt").write_text("")
         arguments = ["serve", "--open", "--json", "--port", "0", "--ledger", f"sqlite:///{self.ledger}", *flags]
-        self.process = _CONTEXT.Process(target=serve, args=(str(folder), arguments, patches, dict(variables or {})))
+        self.process = CONTEXT.Process(target=serve, args=(str(folder), arguments, patches, dict(variables or {})))
         self.process.start()
 
     @property

@@ -10,11 +10,22 @@ import contextlib
 import functools
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
 import apsw
+
+from tests.faults.damage import batches, make
+from ticketrush.events import AnyEvent
+from ticketrush.ledger.embedded import load
+from ticketrush.ledger.journal import Journal
+
+BATCHES: Final = 80
+CUTS: Final = 70
+CHECKPOINT_PAGES: Final = 12
+"""So small that the WAL is often brought into the main file, where cuts are the most dangerous."""
 
 _NAME: Final = "ticketrush-test-disk"
 
@@ -99,3 +110,44 @@ def disk_with(platter: Platter) -> Iterator[None]:
             yield
     finally:
         system.unregister()
+
+
+@dataclass
+class Story:
+    """What was written, and the power cuts in it: folder -> events acknowledged by then."""
+
+    events: list[AnyEvent] = field(default_factory=list)
+    acknowledged: int = 0
+    cuts: dict[Path, int] = field(default_factory=dict)
+
+
+def write_with_cuts(folder: Path, durability: str, seed: int) -> Story:
+    """A sale in many commits, with power cuts at random writes."""
+    dice = random.Random(seed)
+    made = make(folder / "tickets.db", count=3)
+    made.wal.unlink(missing_ok=True)
+    story = Story(list(made.events), len(made.events))
+    platter = Platter(dice)
+    platter.put(made.path)
+
+    def perhaps_cut() -> None:
+        if dice.random() < 0.4 and len(story.cuts) < CUTS:
+            image = folder / f"cut-{len(story.cuts)}"
+            platter.cut(image)
+            story.cuts[image / "tickets.db"] = story.acknowledged
+
+    with disk_with(platter):
+        journal = Journal(made.path, durability=durability)
+        machine, _ = load(journal)
+        journal._connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+        platter.on_write = perhaps_cut
+        for now, batch in enumerate(batches(BATCHES, first=3), 2_000):
+            _, events = machine.execute(now, batch)
+            story.events += events
+            journal.append(events)
+            story.acknowledged += len(events)
+            if now % 20 == 0:
+                journal.save_snapshot(machine.snapshot())
+        platter.on_write = lambda: None
+        journal.close()
+    return story

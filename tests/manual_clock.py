@@ -18,6 +18,10 @@ class ManualClock:
         """Seconds since the clock was made."""
         return self._monotonic_s
 
+    def not_before(self, at_ms: int) -> None:
+        """Answer no wall time below `at_ms` from now on."""
+        self._now_ms = max(self._now_ms, at_ms)
+
     def advance(self, *, ms: int) -> None:
         """Let `ms` milliseconds pass."""
         assert ms >= 0, "time does not go backwards"

@@ -19,6 +19,10 @@ class Clock(Protocol):
         """Wall time: UTC, whole milliseconds since 1970. Never less than an earlier answer."""
         ...
 
+    def not_before(self, at_ms: int) -> None:
+        """Answer no wall time below `at_ms` from now on, and go on from there."""
+        ...
+
     def monotonic_s(self) -> float:
         """Seconds since some fixed moment. Only differences mean anything."""
         ...
@@ -52,6 +56,11 @@ class SystemClock:
             with self._lock:
                 self._offset_ns = max(self._offset_ns, wall_ns - monotonic_ns)
         return (monotonic_ns + self._offset_ns) // 1_000_000
+
+    def not_before(self, at_ms: int) -> None:
+        """Answer no wall time below `at_ms` from now on, and go on from there at the pace of monotonic time."""
+        with self._lock:
+            self._offset_ns = max(self._offset_ns, at_ms * 1_000_000 - time.monotonic_ns())
 
     def monotonic_s(self) -> float:
         """Seconds since some fixed moment. Only differences mean anything."""

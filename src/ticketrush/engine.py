@@ -92,6 +92,7 @@ class Engine:
     async def start(self) -> None:
         """Start the ledger and open the gates. Raises JournalError if the ledger cannot be used."""
         await self._ledger.start()
+        self._clock.not_before(self._ledger.last_event_at_ms())
         self._started = True
         self._refresh_gates()
         self._set_alarm()
@@ -110,6 +111,7 @@ class Engine:
         if self._runner is not None:
             _, stuck = await asyncio.wait((self._runner,), timeout=2 * self._patience_s)
             if stuck:
+                self._give_up()
                 raise LedgerUnavailable(f"a commit has not ended {2 * self._patience_s:g} s after the stop")
         if self._started:
             self._started = False
@@ -207,17 +209,18 @@ class Engine:
     def _set_alarm(self) -> None:
         """Wake up when a hold falls due, a sale opens or closes, or a failing ledger is worth asking again."""
         times = [at_ms for at_ms in (self._ledger.next_expiry_at_ms(), self._gate.next_change_at_ms()) if at_ms]
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
         if self._failing:
             delay_s = ASK_AGAIN_S
         elif times:
             delay_s = min(max((min(times) - self._clock.now_ms()) / 1_000, 0.001), 3_600.0)
         else:
             return
-        if not self._closing:
-            self._wake = asyncio.get_running_loop().call_later(delay_s, self._on_alarm)
+        loop = asyncio.get_running_loop()
+        if self._wake is not None:
+            if self._wake.when() <= loop.time() + delay_s:
+                return  # it fires in time; set again and again it would never fire
+            self._wake.cancel()
+        self._wake = None if self._closing else loop.call_later(delay_s, self._on_alarm)
 
     def _on_alarm(self) -> None:
         self._wake = None

@@ -145,8 +145,15 @@ def test_a_closed_desk_refuses_and_does_not_hang(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("item", "buyer", "quantity", "key"),
-    [("a b", "ada", 1, ""), ("second", "", 1, ""), ("second", "a b", 1, ""), ("second", "ada", 0, "")]
-    + [("second", "ada", 10**6, ""), ("second", "ada", 1, "a b"), ("second", "ada", 1, "x" * 129)],
+    [
+        ("a b", "ada", 1, ""),
+        ("second", "", 1, ""),
+        ("second", "a b", 1, ""),
+        ("second", "ada", 0, ""),
+        ("second", "ada", 10**6, ""),
+        ("second", "ada", 1, "a b"),
+        ("second", "ada", 1, "x" * 129),
+    ],
 )
 def test_a_desk_refuses_arguments_out_of_bounds(url: str, item: str, buyer: str, quantity: int, key: str) -> None:
     async def story() -> None:

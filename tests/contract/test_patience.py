@@ -225,3 +225,18 @@ def test_a_server_with_nothing_but_idle_clients_stops_at_once(front: str, number
         assert server.wait() == 0
         assert time.monotonic() - began_s < 5
         assert (idle.rest(), fresh.rest()) == (b"", b"")
+
+
+@pytest.mark.parametrize("front", OURS)
+@pytest.mark.parametrize("path", ["/v1/sales/g1/reservations", "/v1/sales/g1/items/second/stock"])
+def test_clients_who_left_in_the_middle_of_a_request_do_not_hold_up_a_stop(front: str, path: str) -> None:
+    with running(front) as server:
+        server.open_sale("g1", {"second": 10})
+        for _ in range(5):
+            with server.connect() as wire:
+                wire.send(request("POST", path, BODY, server.head(key="k1"))[:-3])
+        server.call("GET", "/healthz")
+        began_s = time.monotonic()
+
+        assert server.stop() == 0
+        assert time.monotonic() - began_s < 5

@@ -138,7 +138,7 @@ def test_a_sale_opens_and_closes_by_itself(server: Server, sale_id: str) -> None
     now = datetime.now(UTC)
     opens_at, closes_at = now + timedelta(seconds=0.5), now + timedelta(seconds=1.5)
     server.create_sale(sale_id, {"second": 1_000}, opens_at=opens_at.isoformat(), closes_at=closes_at.isoformat())
-    seen = []
+    seen: list[str] = []
     while not seen or (seen[-1] != "closed" and datetime.now(UTC) < now + timedelta(seconds=6)):
         answer = server.reserve(sale_id, buyer="ada")
         word = "held" if answer.status == 201 else answer.code

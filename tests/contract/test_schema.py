@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers import FAST_LANE, PLAIN_UVICORN, Server, running
 
-EXAMPLES = 25
+EXAMPLES = 10
 """Requests an operation and a phase."""
 
 NOT_PROMISED = "positive_data_acceptance,use_after_free"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -44,7 +45,7 @@ def reserve(server: Server, sale: str, authorization: str | None) -> Answer:
     return server.call("POST", f"/v1/sales/{sale}/reservations", {"item": "second"}, headers=headers)
 
 
-REFUSED = {
+REFUSED: dict[str, Callable[[], str | None]] = {
     "missing": lambda: None,
     "empty": lambda: "",
     "basic": lambda: "Basic YWRhOmFkYQ==",
@@ -95,7 +96,7 @@ def test_reading_asks_for_a_token_too(server: Server, path: str) -> None:
     assert (answer.status, answer.code) == (401, "unauthorized")
 
 
-ACCEPTED = {
+ACCEPTED: dict[str, Callable[[], str]] = {
     "made by a library": lambda: f"Bearer {token()}",
     "of the second secret": lambda: f"Bearer {token(SECOND)}",
     "for several audiences": lambda: f"Bearer {token(aud=['another-shop', 'ticketrush'])}",

@@ -43,8 +43,8 @@ class Shop:
         return request("POST", path, body, self.server.head() | named, version=version)
 
     def of_kind(self, kind: str, body: bytes | None = None, *, version: str = "HTTP/1.1", **headers: str) -> bytes:
-        make = self.hot if kind == HOT else self.cold
-        return make(**headers, version=version) if body is None else make(body, version=version, **headers)
+        body = good_body(kind) if body is None else body
+        return (self.hot if kind == HOT else self.cold)(body, version=version, **headers)
 
     def ask(self, data: bytes) -> Answer:
         with self.server.connect() as wire:
@@ -426,6 +426,17 @@ def test_a_line_break_before_a_request_is_forgiven(shop: Shop) -> None:
 
 
 # --- ends -----------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("count", [1, 5])
+def test_who_has_said_all_still_gets_the_answers(shop: Shop, kind: str, count: int) -> None:
+    with shop.server.connect() as wire:
+        wire.send(shop.hot() + shop.of_kind(kind) * count)
+        wire.end_of_sending()
+
+        assert all(done(answer) for answer in wire.answers(count + 1))
+        assert is_ended(wire)
 
 
 @both

@@ -27,7 +27,7 @@ SEEDS: Final = 3
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[Executor]:
-    """A process of its own: calls from SQLite back into Python leave the interpreter's recursion counter wrong."""
+    """A process of its own: with that disk in this one, CPython 3.11 ended a run in a SystemError of `ast.parse`."""
     with ProcessPoolExecutor(1, mp_context=CONTEXT) as executor:
         yield executor
 

@@ -10,6 +10,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,9 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ticketrush._version import __version__
 from ticketrush.errors import InvalidRequest, JournalError, TicketrushError
 from ticketrush.http import buyers, openapi, operations, operators, problems
+from ticketrush.http.answers import Header
 from ticketrush.http.lane import Lane
 from ticketrush.http.requests import respond
 from ticketrush.http.services import Services
+
+ROUTERS = (buyers.router, operators.router, operations.router)
 
 log = structlog.get_logger("ticketrush.http")
 
@@ -69,7 +73,7 @@ def create_app(services: Services, *, running: bool = False) -> FastAPI:
     app = FastAPI(title="ticketrush", version=__version__, lifespan=lifespan, redirect_slashes=False)
     app.state.services = services
     app.state.registry = operations.registry_of(services.engine)
-    for router in (buyers.router, operators.router, operations.router):
+    for router in ROUTERS:
         app.include_router(router)
     if services.demo is not None:
         app.include_router(buyers.demo_router)
@@ -103,9 +107,21 @@ async def _on_validation(_: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    headers = tuple((name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items())
+    headers: tuple[Header, ...] = ()
+    if error.status_code == 405:
+        headers = ((b"allow", ", ".join(sorted(_methods_at(request.url.path))).encode()),)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "malformed")
     return respond(problems.problem(code, "", *headers))
+
+
+def _methods_at(path: str) -> set[str]:
+    """All methods that the calls at `path` take together."""
+    methods: set[str] = set()
+    for router in ROUTERS:
+        for route in router.routes:
+            if isinstance(route, APIRoute) and route.path_regex.match(path):
+                methods |= route.methods or set()
+    return methods
 
 
 async def _on_disconnect(_: Request, error: Exception) -> Response:

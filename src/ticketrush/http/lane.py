@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -39,6 +40,8 @@ class Lane:
         self.purchases = purchases
         self.engine = purchases.engine
         self.limits = limits
+        self.request_ticks = math.ceil(limits.request_timeout_s)
+        self.idle_ticks = math.ceil(limits.keep_alive_timeout_s)
         self.demo = demo
         self.watch = Watch()
         self._routes: dict[bytes, str] = {}

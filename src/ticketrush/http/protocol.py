@@ -113,27 +113,30 @@ class SteadyProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all still gets the answers it waits for."""
-        if self.doomed or is_done(self.cycle):
+        if self.doomed or (is_done(self.cycle) and not self.reading):
             return False
+        if self.reading:
+            self.refuse(problem("malformed", "The connection was closed before the request was complete."))
+            return self.last is not None
         self.doomed = True
         self.cycle.keep_alive = False
         return True
 
     def on_tick(self, tick: int) -> None:
         """Once a second: end what is too slow or idle."""
-        limits = self.limits
+        lane = self.lane
         if self.transport.is_closing():
             return
         if self.linger_until_tick:
             if tick >= self.linger_until_tick:
                 self.transport.abort()
         elif self.flow.write_paused:
-            if tick - self.paused_tick > limits.request_timeout_s:
+            if tick - self.paused_tick > lane.request_ticks:
                 self.transport.abort()
         elif self.reading:
-            if tick - self.began_tick > limits.request_timeout_s:
+            if tick - self.began_tick > lane.request_ticks:
                 self.refuse(problem("timeout"))
-        elif is_done(self.cycle) and tick - self.seen_tick > limits.keep_alive_timeout_s:
+        elif is_done(self.cycle) and tick - self.seen_tick > lane.idle_ticks:
             self.transport.close()
 
     def pause_writing(self) -> None:

@@ -208,6 +208,10 @@ class EmbeddedLedger:
         """See `Ledger.next_expiry_at_ms`."""
         return self._machine.next_expiry_at_ms()
 
+    def last_event_at_ms(self) -> int:
+        """See `Ledger.last_event_at_ms`."""
+        return self._machine.now_ms
+
     async def reservation(self, id: str) -> m.Reservation | None:
         """See `Ledger.reservation`."""
         return (await self._committed()).reservation(id)

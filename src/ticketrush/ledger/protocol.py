@@ -54,6 +54,9 @@ class Ledger(Protocol):
     def next_expiry_at_ms(self) -> int | None:
         """When the first hold falls due; None while nothing is held."""
 
+    def last_event_at_ms(self) -> int:
+        """Time of the last event; 0 before the first. No later event has an earlier time."""
+
     async def reservation(self, id: str) -> m.Reservation | None:
         """A committed reservation; None for an unknown id."""
 

@@ -30,6 +30,6 @@ def test_docs_shows_every_call_without_the_internet(server: Server, browser: Bro
             assert operation["summary"] in shown
 
 
-@pytest.mark.parametrize("path", ["/redoc", "/docs/oauth2-redirect"])
+@pytest.mark.parametrize("path", ["/redoc", "/docs/oauth2-redirect", "/docs/files/nothing.js"])
 def test_there_is_no_page_that_needs_the_internet(path: str, server: Server) -> None:
     assert server.call("GET", path, headers={"Accept": "text/html"}).code == "not_found"

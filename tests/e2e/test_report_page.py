@@ -196,7 +196,20 @@ def test_by_day_and_by_night_it_can_be_read(story: Rush, browser: Browser) -> No
         url = story.page.as_uri()
         with visiting(browser, url, home=url, scheme=scheme) as visit:
             pages[scheme] = visit.page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
-            for text in ("h1", "h2", ".lead", ".verdict", ".tile b", ".tile span", ".zeros b", ".card > p", ".legend"):
+            for text in (
+                "h1",
+                "h2",
+                ".lead",
+                ".verdict",
+                ".tile b",
+                ".tile span",
+                ".zeros b",
+                ".card > p",
+                ".legend",
+                ".tile i",
+                ".audit small",
+                "footer",
+            ):
                 assert contrast(visit.page.locator(text).first) >= READABLE, f"{text} when it is {scheme}"
 
     light, dark = (sum(map(int, re.findall(r"\d+", pages[scheme]))) for scheme in schemes)

@@ -19,6 +19,7 @@ from ticketrush._version import __version__
 from ticketrush.errors import InvalidRequest, JournalError, TicketrushError
 from ticketrush.http import buyers, openapi, operations, operators, problems
 from ticketrush.http.answers import Header
+from ticketrush.http.docs import add_docs
 from ticketrush.http.lane import Lane
 from ticketrush.http.requests import respond
 from ticketrush.http.services import Services
@@ -70,13 +71,21 @@ def create_app(services: Services, *, running: bool = False) -> FastAPI:
         async with nullcontext() if running else services.running():
             yield {"lane": services.lane}
 
-    app = FastAPI(title="ticketrush", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="ticketrush",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.services = services
     app.state.registry = operations.registry_of(services.engine)
     for router in ROUTERS:
         app.include_router(router)
     if services.demo is not None:
         app.include_router(buyers.demo_router)
+    add_docs(app)
     app.add_middleware(AnyServer, most_bytes=services.lane.limits.header_bytes)
     app.add_exception_handler(InvalidRequest, _on_invalid)
     app.add_exception_handler(TicketrushError, _on_unavailable)

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-_MATTERS_TO_OLD: Final = frozenset((b"connection", b"expect"))
-"""Headers that mean something else, or nothing, in HTTP/1.0."""
-
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -141,12 +138,10 @@ class FastLane(SteadyProtocol):
                 return False
         elif method != b"POST":
             return False
-        return (
-            len(head) == len(self.headers)
-            and b"host" in head
-            and b"upgrade" not in head
-            and (not _MATTERS_TO_OLD.intersection(head) or self.parser.get_http_version() == "1.1")
-        )
+        if len(head) != len(self.headers) or b"host" not in head or b"upgrade" in head:
+            return False
+        means_more = b"connection" in head or b"expect" in head  # than in HTTP/1.0
+        return not means_more or self.parser.get_http_version() == "1.1"
 
     def hand_over(self) -> None:
         """Let the application have this request, as if the fast lane had not looked at it."""

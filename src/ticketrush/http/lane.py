@@ -85,12 +85,15 @@ class Lane:
 
     def render(self, answer: Answer) -> bytes:
         """An answer as the bytes of an HTTP/1.1 response."""
-        body = answer.body
-        parts = [STATUS_LINE[answer.status], self.watch.date_line]
-        for name, value in answer.headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts += (b"content-length: %d\r\n\r\n" % len(body), body)
-        return b"".join(parts)
+        status, headers, body = answer
+        fields = b"".join([b"%b: %b\r\n" % field for field in headers])
+        return b"%b%b%bcontent-length: %d\r\n\r\n%b" % (
+            STATUS_LINE[status],
+            self.watch.date_line,
+            fields,
+            len(body),
+            body,
+        )
 
     def refusal(self, refused: Refused) -> bytes:
         """The same for a refusal; prepared once a second and used for every loser of that second."""

@@ -20,7 +20,7 @@ QUANTITY_MAX: Final = 1_000
 CAPACITY_MAX: Final = 1_000_000_000
 """Units one item may have."""
 
-ITEMS_MAX: Final = 1_000
+ITEMS_MAX: Final = 100
 """Items one sale may have."""
 
 SALES_MAX: Final = 10_000

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.shop import Shop
 from tests.servers import FRONTS, Server, running
 
 NewSale = Callable[..., str]
@@ -59,3 +60,8 @@ def new_sale(server: Server) -> NewSale:
         return server.open_sale(f"sale-{next(_numbers)}", {"second": capacity}, limit, **more)
 
     return new
+
+
+@pytest.fixture
+def shop(server: Server, new_sale: NewSale) -> Shop:
+    return Shop(server, new_sale(100_000))

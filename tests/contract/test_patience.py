@@ -19,8 +19,8 @@ BODY = b'{"item":"second"}'
 
 @pytest.fixture(scope="module", params=OURS)
 def hurried(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server that waits a second for a request, two for the next, with an open sale "g1"."""
-    env = {"TICKETRUSH_REQUEST_TIMEOUT_S": str(TIMEOUT_S), "TICKETRUSH_KEEP_ALIVE_TIMEOUT_S": "2"}
+    """A server that waits a second for a request and for the next one, with an open sale "g1"."""
+    env = {"TICKETRUSH_REQUEST_TIMEOUT_S": str(TIMEOUT_S), "TICKETRUSH_KEEP_ALIVE_TIMEOUT_S": "1"}
     with running(request.param, env=env) as server:
         server.open_sale("g1", {"second": 100_000})
         yield server
@@ -89,7 +89,7 @@ def test_a_connection_in_use_is_not_idle(hurried: Server) -> None:
         for _ in range(6):
             wire.send(purchase(hurried))
             assert wire.answer().status == 201
-            time.sleep(0.6)
+            time.sleep(0.5)
 
 
 def flood(wire: Wire, data: bytes, for_s: float) -> int:

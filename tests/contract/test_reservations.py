@@ -136,7 +136,7 @@ def test_a_sale_without_an_opening_time_does_not_promise_one(server: Server, sal
 
 def test_a_sale_opens_and_closes_by_itself(server: Server, sale_id: str) -> None:
     now = datetime.now(UTC)
-    opens_at, closes_at = now + timedelta(seconds=0.5), now + timedelta(seconds=1.5)
+    opens_at, closes_at = now + timedelta(seconds=0.3), now + timedelta(seconds=0.8)
     server.create_sale(sale_id, {"second": 1_000}, opens_at=opens_at.isoformat(), closes_at=closes_at.isoformat())
     seen: list[str] = []
     while not seen or (seen[-1] != "closed" and datetime.now(UTC) < now + timedelta(seconds=6)):

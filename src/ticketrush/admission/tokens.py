@@ -119,7 +119,9 @@ class Tokens:
             claims = _claims_of(binascii.a2b_base64(payload.translate(_STANDARD) + b"=="))
         except (msgspec.MsgspecError, binascii.Error, ValueError) as error:
             raise Unauthorized(f"the token's claims cannot be read: {error}") from error
-        self._check_claims(claims)
+        now_s = time.time()
+        if claims.exp <= now_s or claims.nbf > now_s or claims.aud != self._audience or not is_visible(claims.sub):
+            self._check_claims(claims)
         return claims
 
     def _check_header(self, header: bytes) -> None:

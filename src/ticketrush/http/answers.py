@@ -61,15 +61,17 @@ class ReservationView(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, reservation: m.Reservation) -> ReservationView:
         """The view of `reservation`."""
+        held_at_ms, changed_at_ms = reservation.held_at_ms, reservation.changed_at_ms
+        held_at = iso(held_at_ms)
         return cls(
             reservation.id,
             reservation.sale,
             reservation.item,
             reservation.quantity,
             reservation.state,
-            iso(reservation.held_at_ms),
+            held_at,
             iso(reservation.expires_at_ms),
-            iso(reservation.changed_at_ms),
+            held_at if changed_at_ms == held_at_ms else iso(changed_at_ms),
             reservation.payment,
         )
 

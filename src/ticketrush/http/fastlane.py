@@ -81,11 +81,14 @@ class HotCycle:
         protocol = self.protocol
         if not self.disconnected:
             protocol.send(data, self.keep_alive)
-            protocol.on_response_complete()
+            if protocol.pipeline or protocol.last is not None:
+                protocol.on_response_complete()
 
 
 class FastLane(SteadyProtocol):
     """One connection with a fast lane."""
+
+    __slots__ = ("body", "head", "hot", "queued", "sale")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -110,7 +113,8 @@ class FastLane(SteadyProtocol):
             self.count_trailer(name, value)
 
     def on_headers_complete(self) -> None:
-        sale = self.lane.sale_of(self.url)
+        lane = self.lane
+        sale = lane.routes.get(self.url) or lane.sale_of(self.url)
         head = dict(self.headers)
         if not self.is_plain(sale, head):
             self.hand_over()
@@ -118,7 +122,9 @@ class FastLane(SteadyProtocol):
         self.in_head = False
         self.hot = True
         self.sale, self.head, self.body = sale, head, b""
-        self.check_size(head.get(b"content-length"))
+        length = head.get(b"content-length")
+        if self.check_head or (length is not None and len(length) > 4):
+            self.check_size(length)
         if is_done(self.cycle):
             self.queued = None
             if _expects_continue(head):

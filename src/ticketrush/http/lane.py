@@ -44,18 +44,19 @@ class Lane:
         self.idle_ticks = math.ceil(limits.keep_alive_timeout_s)
         self.demo = demo
         self.watch = Watch()
-        self._routes: dict[bytes, str] = {}
+        self.routes: dict[bytes, str] = {}
+        """URLs of purchases that were asked for before, and their sales."""
         self._refusals: dict[int, tuple[Refused, int, bytes]] = {}
 
     def sale_of(self, url: bytes) -> str | None:
         """The sale that a purchase at `url` is for; None if the fast lane does not know such a sale."""
-        sale = self._routes.get(url)
+        sale = self.routes.get(url)
         if sale is None and url.startswith(PREFIX) and url.endswith(SUFFIX):
             name = url[len(PREFIX) : -len(SUFFIX)].decode("latin-1")
             if IDENTIFIER.fullmatch(name) and self.engine.stock(name) is not None:
-                if len(self._routes) >= _ROUTES_MAX:
-                    self._routes.clear()
-                self._routes[url] = sale = name
+                if len(self.routes) >= _ROUTES_MAX:
+                    self.routes.clear()
+                self.routes[url] = sale = name
         return sale
 
     def ask(self, sale: str | None, head: dict[bytes, bytes], body: bytes) -> bytes | m.Reserve:

@@ -62,6 +62,33 @@ class _Body:
 class SteadyProtocol(HttpToolsProtocol):
     """One connection. The application must have a `Lane` in its lifespan state under "lane"."""
 
+    # CPython keeps the attributes of an object fast up to 30 of them; uvicorn's class has nearly as many.
+    __slots__ = (
+        "advancing",
+        "began_tick",
+        "body_fed",
+        "check_head",
+        "doomed",
+        "fed",
+        "fresh",
+        "header_bytes",
+        "in_head",
+        "lane",
+        "last",
+        "limits",
+        "linger_until_tick",
+        "owns_cycle",
+        "paused_tick",
+        "reading",
+        "request_bytes",
+        "running",
+        "seen_tick",
+        "trailed",
+        "upgrading",
+        "verdict",
+        "watch",
+    )
+
     def __init__(
         self,
         config: Config,

@@ -14,7 +14,6 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +25,7 @@ from ticketrush.errors import JournalCorrupt, LedgerUnavailable
 from ticketrush.events import AnyEvent
 from ticketrush.ledger.journal import Journal
 from ticketrush.ledger.machine import Machine
+from ticketrush.ledger.worker import Worker
 
 PROBE_EVERY_S: Final = 0.25
 """The longest time after which a disk that refused a write is asked again."""
@@ -71,8 +71,8 @@ class EmbeddedLedger:
         self._durability = durability
         self._machine = Machine()
         self._journal: Journal | None = None
-        self._writer = ThreadPoolExecutor(1, "ticketrush-journal")
-        self._reader = ThreadPoolExecutor(1, "ticketrush-reader")
+        self._writer = Worker("ticketrush-journal")
+        self._reader = Worker("ticketrush-reader")
         self._settled = asyncio.Event()
         self._refuse_until_s = 0.0
         self._failed = self._stale = False
@@ -83,13 +83,10 @@ class EmbeddedLedger:
 
     async def start(self) -> None:
         """See `Ledger.start`."""
-        loop = asyncio.get_running_loop()
-        self._journal = await loop.run_in_executor(
-            self._writer, lambda: Journal(self._path, durability=self._durability)
-        )
+        self._journal = await self._writer.call(Journal, self._path, durability=self._durability)
         try:
             began_s = time.monotonic()
-            self._machine, self._since_snapshot = await loop.run_in_executor(self._writer, load, self._journal)
+            self._machine, self._since_snapshot = await self._writer.call(load, self._journal)
         except BaseException:
             await self.close()
             raise
@@ -107,15 +104,14 @@ class EmbeddedLedger:
         """See `Ledger.close`. Leaves a snapshot if replaying would take long."""
         journal, self._journal = self._journal, None
         if journal is not None:
-            loop = asyncio.get_running_loop()
             if self._since_snapshot >= SNAPSHOT_AFTER and not self._stale:
                 try:
-                    await loop.run_in_executor(self._writer, journal.save_snapshot, self._machine.snapshot())
+                    await self._writer.call(journal.save_snapshot, self._machine.snapshot())
                 except LedgerUnavailable as error:
                     log.warning("snapshot_failed", error=str(error))
-            await loop.run_in_executor(self._writer, journal.close)
-        self._writer.shutdown(wait=False)
-        self._reader.shutdown(wait=False)
+            await self._writer.call(journal.close)
+        self._writer.stop()
+        self._reader.stop()
 
     async def execute(self, now_ms: int, commands: Sequence[m.Command]) -> list[m.Outcome]:
         """See `Ledger.execute`: one transaction for the whole batch."""
@@ -128,7 +124,7 @@ class EmbeddedLedger:
         try:
             outcomes, events = self._machine.execute(now_ms, commands)
             if events:
-                await asyncio.get_running_loop().run_in_executor(self._writer, journal.append, events)
+                await self._writer.call(journal.append, events)
                 self._since_snapshot += len(events)
                 self._publish()
             return outcomes
@@ -140,13 +136,12 @@ class EmbeddedLedger:
 
     async def _recover(self, journal: Journal) -> None:
         """Build the state again after a failed commit, and see whether the disk takes writes again."""
-        loop = asyncio.get_running_loop()
         now_s = time.monotonic()
         if now_s < self._refuse_until_s:
             raise LedgerUnavailable(f"journal {self._path} could not be written a moment ago")
         self._refuse_until_s = now_s + PROBE_EVERY_S
         await self._rebuild(journal)
-        await loop.run_in_executor(self._writer, journal.probe)
+        await self._writer.call(journal.probe)
         self._failed = False
         log.info("journal_writable_again", path=str(self._path), events=self._machine.seq)
 
@@ -159,8 +154,7 @@ class EmbeddedLedger:
 
     async def _reload(self, journal: Journal) -> None:
         try:
-            loop = asyncio.get_running_loop()
-            self._machine, self._since_snapshot = await loop.run_in_executor(self._writer, load, journal)
+            self._machine, self._since_snapshot = await self._writer.call(load, journal)
             self._publish()
             self._stale = False
         finally:
@@ -222,13 +216,13 @@ class EmbeddedLedger:
 
     async def events(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
         """See `Ledger.events`. Reads from the disk, on a connection of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._reader, read, self._path, after, limit)
+        return await self._reader.call(read, self._path, after, limit)
 
     async def state(self) -> audit.LedgerState:
         """See `Ledger.state`."""
         machine = await self._committed()
         claim = claim_of(machine)
-        return await asyncio.get_running_loop().run_in_executor(self._reader, claim)
+        return await self._reader.call(claim)
 
 
 def claim_of(machine: Machine) -> Callable[[], audit.LedgerState]:

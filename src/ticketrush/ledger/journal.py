@@ -249,6 +249,7 @@ class Journal:
         """
         blob = _pack(events)
         chain = zlib.crc32(blob, self._chain)
+        # One statement is a transaction by itself, and one call that lets other threads run meanwhile.
         self._write(
             "insert into batches (first_seq, count, chain, events) values (?, ?, ?, ?)",
             (self._next_seq, len(events), chain, blob),
@@ -264,7 +265,7 @@ class Journal:
         """
         state = _pack(snapshot)
         self._write(
-            "delete from snapshots; insert into snapshots (seq, chain, state) values (?, ?, ?)",
+            "begin immediate; delete from snapshots;insert into snapshots (seq, chain, state) values (?, ?, ?); commit",
             (snapshot.seq, zlib.crc32(state, self._chain), state),
         )
 
@@ -274,14 +275,15 @@ class Journal:
         Raises:
             LedgerUnavailable: it does not.
         """
-        self._write("insert into probe (filling) values (zeroblob(?)); delete from probe", (PROBE_BYTES,))
+        self._write(
+            "begin immediate; insert into probe (filling) values (zeroblob(?)); delete from probe; commit",
+            (PROBE_BYTES,),
+        )
 
     def _write(self, statement: str, values: tuple[int | bytes, ...]) -> None:
         connection = self._connection
         try:
-            connection.execute("begin immediate")
             connection.execute(statement, values)
-            connection.execute("commit")
         except apsw.Error as error:
             try:
                 if connection.in_transaction:

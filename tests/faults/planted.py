@@ -35,8 +35,7 @@ def answer_before_commit() -> None:
         self._publish()
         journal = self._journal
         if events and journal is not None:
-            loop = asyncio.get_running_loop()
-            loop.call_later(LATE_S, loop.run_in_executor, self._writer, journal.append, events)
+            asyncio.get_running_loop().call_later(LATE_S, self._writer.call, journal.append, events)
         return outcomes
 
     patch.object(EmbeddedLedger, "execute", execute).start()

@@ -8,6 +8,7 @@ TESTS := tests/unit tests/contract tests/property tests/faults tests/e2e
 BUYERS ?= 1000000
 TICKETS ?= 10000
 PORT ?= 3005
+PYTHON ?= python3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup rush demo test test-all faults check format bench docs pins clean
@@ -19,7 +20,7 @@ setup: $(READY)  ## Make the virtual environment in .venv with everything in it.
 
 $(READY): pyproject.toml constraints.txt
 	@scripts/need python
-	python3 -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -63,5 +64,5 @@ pins: $(READY)  ## Write constraints.txt again from newest versions that fit.
 	scripts/pin
 
 clean:  ## Remove what these targets made.
-	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,9 @@
         ├── JournalLocked        another process owns it
         ├── JournalForeign       the file is something else
         └── JournalCorrupt       the file is damaged or incomplete
+
+The rooms on top add their own below `TicketrushError`, in their own files: `crowd.errors.CrowdError`,
+`bench.errors.BenchError`, and those of the command line in `cli.app`.
 """
 
 from __future__ import annotations

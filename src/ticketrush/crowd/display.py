@@ -51,12 +51,14 @@ class Display:
 
     def show(self, now: h.Progress, level: Level | None) -> None:
         """Show `now`; `level` is the stock, None if it is not known."""
-        rate = self._rate(now)
-        self._last = now
         self._level = level or self._level
+        if self._view is None and now.at_s < self._plain_at_s:
+            return
+        rate = self._rate(now)  # since what was shown last
+        self._last = now
         if self._view is not None:
             self._view.update(self._picture(now, rate), refresh=True)
-        elif now.at_s >= self._plain_at_s:
+        else:
             self._plain_at_s = now.at_s + PLAIN_EVERY_S
             self._console.print(
                 f"{now.at_s:5.1f} s  {now.buyers:,} of {self._buyers:,} buyers  {now.answers[h.HELD]:,} reserved  "

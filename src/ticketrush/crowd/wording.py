@@ -18,7 +18,7 @@ PLAIN: Final = {
         "Once is once",
         "Buyers who sent the same request twice, or again after a cut connection, got one reservation.",
     ),
-    "I6": ("Fair shares", "No buyer got more than the purchase limit, though some tried."),
+    "I6": ("Fair shares", "No buyer got more than the purchase limit."),
     "I7": ("Never too few", "While somebody still wanted one, no unit was left over at the end."),
     "I8": ("Replay agrees", "Folding the journal from its first event gives exactly the state that the server claims."),
 }

@@ -48,9 +48,9 @@ def request(
     method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, version: str = "HTTP/1.1"
 ) -> bytes:
     """A request with a Content-Length, unless `headers` say Transfer-Encoding or there is nothing to say."""
-    lines = [f"{method} {path} {version}", "Host: 127.0.0.1"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     names = {name.lower() for name in headers or {}}
+    lines = [f"{method} {path} {version}", *(() if "host" in names else ("Host: 127.0.0.1",))]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     if not names & {"content-length", "transfer-encoding"} and (body or method in {"POST", "PUT"}):
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

@@ -12,8 +12,8 @@ import enum
 from typing import Final
 
 import msgspec
-import structlog
 
+from ticketrush import logs
 from ticketrush import model as m
 from ticketrush.engine import Engine
 from ticketrush.model import Reason, Refused, State
@@ -33,7 +33,7 @@ LATE_KEY: Final = "late payment of "
 
 _NOT_NOW: Final = frozenset((Reason.UNKNOWN, Reason.UNAVAILABLE, Reason.OVERLOADED))
 
-log = structlog.get_logger("ticketrush.cashier")
+log = logs.get("ticketrush.cashier")
 
 
 class PaymentState(enum.StrEnum):
@@ -71,6 +71,11 @@ class Cashier:
 
         Returns after at most about a second; PENDING means the payment goes on by itself.
         """
+        if reservation.state is State.EXPIRED and (again := await self.replacement(reservation)) is not None:
+            if again.state is State.PAID:
+                return Settlement(PaymentState.APPROVED, again, again.payment)
+            if again.state is not State.HELD:
+                return Settlement(PaymentState.REFUSED, again)
         task = self._pending.get(reservation.id)
         if task is None:
             if reservation.state is State.PAID:

@@ -5,28 +5,30 @@ batch. There is no timer and no fixed size, so a lone buyer waits for nobody, an
 hundred purchases share one write to the disk (group commit).
 
 Nothing waits without bound. When more than `queue_max` commands wait, the next is refused at once
-(OVERLOADED: it did not happen). When a commit takes longer than `patience_s`, those in it are
-answered UNKNOWN (it may have happened; repeat with the same key) and those behind it UNAVAILABLE
-(it did not happen), and so is everybody who comes until the ledger answers again.
+(OVERLOADED: it did not happen). Who has waited for a batch longer than `patience_s` is answered
+UNAVAILABLE (it did not happen). When a commit takes longer than that, those in it are answered
+UNKNOWN (it may have happened; repeat with the same key) and those behind it UNAVAILABLE, and so is
+everybody who comes until the ledger answers again. So nobody waits longer than twice `patience_s`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import bisect
 import os
 from collections.abc import Awaitable, Callable
 from typing import Final, Self, TypeVar
 
-import structlog
-
-from ticketrush import audit
+from ticketrush import audit, logs
 from ticketrush import model as m
 from ticketrush.admission.gate import Gate
+from ticketrush.admission.limits import check_id, check_key, check_payment, check_reserve, check_units
 from ticketrush.clock import Clock, SystemClock
-from ticketrush.errors import InvalidRequest, LedgerUnavailable, TicketrushError
+from ticketrush.errors import LedgerRefused, LedgerUnavailable, TicketrushError
 from ticketrush.events import AnyEvent
 from ticketrush.ledger.protocol import Ledger
 from ticketrush.model import Reason, Refused
+from ticketrush.stats import Stats
 
 _R = TypeVar("_R")
 _T = TypeVar("_T", bound=m.Outcome)
@@ -44,18 +46,7 @@ ASK_AGAIN_S: Final = 0.25
 
 EVENTS_AT_ONCE: Final = 10_000
 
-log = structlog.get_logger("ticketrush.engine")
-
-
-class Stats:
-    """Counters since the start, for /metrics."""
-
-    __slots__ = ("batches", "commands", "commits_failed", "gate_refusals", "outcomes", "overloaded", "unknown")
-
-    def __init__(self) -> None:
-        self.batches = self.commands = self.commits_failed = 0
-        self.gate_refusals = self.overloaded = self.unknown = 0
-        self.outcomes: dict[str, int] = {}
+log = logs.get("ticketrush.engine")
 
 
 class Engine:
@@ -78,6 +69,8 @@ class Engine:
         self._queue_max, self._batch_max, self._patience_s = queue_max, batch_max, patience_s
         self._gate = Gate()
         self._waiting: list[tuple[m.Command, Reply]] = []
+        self._arrived_s: list[float] = []
+        """When each of those came, by the loop's clock."""
         self._committing: list[tuple[m.Command, Reply]] = []
         self._commit_began_s = 0.0
         self._runner: asyncio.Task[None] | None = None
@@ -91,6 +84,8 @@ class Engine:
 
     async def start(self) -> None:
         """Start the ledger and open the gates. Raises JournalError if the ledger cannot be used."""
+        if self._closing:
+            raise TicketrushError("this engine was closed; make a new one")
         await self._ledger.start()
         self._clock.not_before(self._ledger.last_event_at_ms())
         self._started = True
@@ -105,14 +100,16 @@ class Engine:
             LedgerUnavailable: a commit under way does not end; the ledger was left as it is.
         """
         self._closing = True
-        for handle in (self._wake, self._watch):
-            if handle is not None:
-                handle.cancel()
-        if self._runner is not None:
-            _, stuck = await asyncio.wait((self._runner,), timeout=2 * self._patience_s)
-            if stuck:
-                self._give_up()
-                raise LedgerUnavailable(f"a commit has not ended {2 * self._patience_s:g} s after the stop")
+        try:
+            if self._runner is not None:
+                _, stuck = await asyncio.wait((self._runner,), timeout=2 * self._patience_s)
+                if stuck:
+                    self._give_up()
+                    raise LedgerUnavailable(f"a commit has not ended {2 * self._patience_s:g} s after the stop")
+        finally:
+            for handle in (self._wake, self._watch):
+                if handle is not None:
+                    handle.cancel()
         if self._started:
             self._started = False
             await self._ledger.close()
@@ -153,23 +150,25 @@ class Engine:
             self.stats.overloaded += 1
             reply(Refused(Reason.OVERLOADED, self._clock.now_ms() + RETRY_MS))
         else:
+            loop = asyncio.get_running_loop()
             self._waiting.append((command, reply))
+            self._arrived_s.append(loop.time())
             if self._runner is None:
-                self._runner = asyncio.get_running_loop().create_task(self._run())
+                self._runner = loop.create_task(self._run())
 
     async def _run(self) -> None:
         """Commit batch after batch until nobody waits."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             batch = self._committing = self._waiting[: self._batch_max]
-            del self._waiting[: self._batch_max]
+            del self._waiting[: self._batch_max], self._arrived_s[: self._batch_max]
             self._commit_began_s = loop.time()
             try:
                 outcomes = await self._ledger.execute(self._clock.now_ms(), [command for command, _ in batch])
                 self._note_failure(None)
             except Exception as error:  # noqa: BLE001 - whatever happened, everybody gets an answer
                 self._note_failure(error)
-                outcomes = [Refused(Reason.UNKNOWN, self._clock.now_ms() + RETRY_MS)] * len(batch)
+                outcomes = self._failed_outcomes(error, len(batch))
             self._refresh_gates()
             answered, self._committing = not self._committing, []
             self._stuck = False
@@ -177,6 +176,11 @@ class Engine:
                 self._answer(batch, outcomes)
             self._set_alarm()
         self._runner = None
+
+    def _failed_outcomes(self, error: Exception, count: int) -> list[m.Outcome]:
+        reason = Reason.UNAVAILABLE if isinstance(error, LedgerRefused) else Reason.UNKNOWN
+        self.stats.unknown += count if reason is Reason.UNKNOWN else 0
+        return [Refused(reason, self._clock.now_ms() + RETRY_MS)] * count
 
     def _note_failure(self, error: Exception | None) -> None:
         """Log the first of a row of failed commits, and the end of the row."""
@@ -234,10 +238,15 @@ class Engine:
     def _look_after(self) -> None:
         """See every so often that no commit takes longer than anybody should wait."""
         loop = asyncio.get_running_loop()
-        if self._committing and loop.time() - self._commit_began_s > self._patience_s:
+        too_long_s = loop.time() - self._patience_s
+        if self._committing and self._commit_began_s < too_long_s:
             self._give_up()
-        if not self._closing:
-            self._watch = loop.call_later(self._patience_s / 8, self._look_after)
+        elif self._arrived_s and self._arrived_s[0] < too_long_s:
+            late = bisect.bisect(self._arrived_s, too_long_s)
+            behind = self._waiting[:late]
+            del self._waiting[:late], self._arrived_s[:late]
+            self._answer(behind, [Refused(Reason.UNAVAILABLE, self._clock.now_ms() + RETRY_MS)] * late)
+        self._watch = loop.call_later(self._patience_s / 8, self._look_after)
 
     def _give_up(self) -> None:
         log.error("ledger_stuck", waiting=len(self._waiting), committing=len(self._committing))
@@ -245,6 +254,7 @@ class Engine:
         later_ms = self._clock.now_ms() + RETRY_MS
         in_doubt, self._committing = self._committing, []
         behind, self._waiting = self._waiting, []
+        self._arrived_s.clear()
         self.stats.unknown += len(in_doubt)
         self._answer(in_doubt, [Refused(Reason.UNKNOWN, later_ms)] * len(in_doubt))
         self._answer(behind, [Refused(Reason.UNAVAILABLE, later_ms)] * len(behind))
@@ -289,15 +299,23 @@ class Engine:
         return _expect(outcome, m.Reserved)
 
     async def confirm(self, id: str, payment: str) -> m.Changed | Refused:
-        """HELD -> PAID, settled by `payment`. The ledger decides between this and the expiry."""
+        """HELD -> PAID, settled by `payment`. The ledger decides between this and the expiry.
+
+        Raises:
+            InvalidRequest: `payment` is not a text of 1 to 128 printable characters; nothing happened.
+        """
+        check_id(id)
+        check_payment(payment)
         return _expect(await self.execute(m.Confirm(id, payment)), m.Changed)
 
     async def cancel(self, id: str) -> m.Changed | Refused:
         """HELD -> CANCELLED; the units can be bought again at once."""
+        check_id(id)
         return _expect(await self.execute(m.Cancel(id)), m.Changed)
 
     async def refund(self, id: str) -> m.Changed | Refused:
         """PAID -> REFUNDED; the units can be bought again at once."""
+        check_id(id)
         return _expect(await self.execute(m.Refund(id)), m.Changed)
 
     async def create_sale(self, sale: m.Sale) -> m.SaleChanged | Refused:
@@ -314,10 +332,8 @@ class Engine:
 
     async def add_stock(self, sale: str, item: str, units: int, *, key: str) -> m.SaleChanged | Refused:
         """Add `units` to the capacity of an item, once for each `key`."""
-        if not 1 <= units <= m.CAPACITY_MAX:
-            raise InvalidRequest(f"units {units} is not between 1 and {m.CAPACITY_MAX}")
-        if not m.KEY.fullmatch(key):
-            raise InvalidRequest("adding stock needs an idempotency key of 1 to 128 visible ASCII characters")
+        check_units(units)
+        check_key(key)
         return _expect(await self.execute(m.AddStock(sale, item, units, key)), m.SaleChanged)
 
     def now_ms(self) -> int:
@@ -371,18 +387,6 @@ class Engine:
     def waiting(self) -> int:
         """Commands that wait for a batch."""
         return len(self._waiting)
-
-
-def check_reserve(item: str, buyer: str, quantity: int, key: str) -> None:
-    """Refuse what no ledger should see. Raises InvalidRequest."""
-    if not 1 <= quantity <= m.QUANTITY_MAX:
-        raise InvalidRequest(f"quantity {quantity} is not between 1 and {m.QUANTITY_MAX}")
-    if not m.IDENTIFIER.fullmatch(item):
-        raise InvalidRequest(f"item {item[:80]!r} is not 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -")
-    if not m.BUYER.fullmatch(buyer):
-        raise InvalidRequest("the buyer's id is not 1 to 128 visible ASCII characters")
-    if key and not m.KEY.fullmatch(key):
-        raise InvalidRequest("the idempotency key is not 1 to 128 visible ASCII characters")
 
 
 def _expect(outcome: m.Outcome, kind: type[_T]) -> _T | Refused:

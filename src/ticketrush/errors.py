@@ -7,6 +7,7 @@
     ├── InvalidRequest           a request that cannot be understood; has a stable code
     │   └── Unauthorized         no token, or one that does not prove who the buyer is
     ├── LedgerUnavailable        the ledger could not commit; what was asked may or may not have happened
+    │   └── LedgerRefused        the ledger did not try; nothing happened
     └── JournalError             the journal cannot be used; nothing was written to it
         ├── JournalLocked        another process owns it
         ├── JournalForeign       the file is something else
@@ -48,6 +49,10 @@ class Unauthorized(InvalidRequest):
 
 class LedgerUnavailable(TicketrushError):
     """The ledger could not commit. What was asked may or may not have happened; repeat with the same key."""
+
+
+class LedgerRefused(LedgerUnavailable):
+    """The ledger did not try to commit: it is closed, or its disk takes no writes. Nothing happened."""
 
 
 class JournalError(TicketrushError):

@@ -55,6 +55,18 @@ class State(enum.StrEnum):
     EXPIRED = "expired"
 
 
+def _check_whole(**numbers: int | None) -> None:
+    """What reaches a journal must be readable again: no float in the place of a whole number."""
+    for name, number in numbers.items():
+        if number is not None and type(number) is not int:
+            raise ValueError(f"{name} {number!r} is not a whole number")
+
+
+def _check_items(items: object) -> None:
+    if not (isinstance(items, tuple) and all(isinstance(item, Item) for item in items)):
+        raise ValueError("items is not a tuple of Item")
+
+
 class Item(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Something counted that is for sale: a seat class of a train, a ticket category.
 
@@ -68,6 +80,7 @@ class Item(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     currency: str = "CNY"
 
     def __post_init__(self) -> None:
+        _check_whole(capacity=self.capacity, purchase_limit=self.purchase_limit, price_minor=self.price_minor)
         if not IDENTIFIER.fullmatch(self.id):
             raise ValueError(f"item id {self.id!r} is not 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -")
         if not 0 <= self.capacity <= CAPACITY_MAX:
@@ -95,6 +108,8 @@ class Sale(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     hold_window_ms: int = 300_000
 
     def __post_init__(self) -> None:
+        _check_whole(opens_at_ms=self.opens_at_ms, closes_at_ms=self.closes_at_ms, hold_window_ms=self.hold_window_ms)
+        _check_items(self.items)
         if not IDENTIFIER.fullmatch(self.id):
             raise ValueError(f"sale id {self.id!r} is not 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -")
         if not 1 <= len(self.items) <= ITEMS_MAX:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -169,3 +171,95 @@ def test_a_desk_refuses_arguments_out_of_bounds(url: str, item: str, buyer: str,
 def test_a_url_that_is_not_a_journal_is_refused(wrong: str) -> None:
     with pytest.raises(ticketrush.SettingsError):
         ticketrush.open(wrong)
+
+
+def test_a_journal_has_one_owner_also_under_another_name(url: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with ticketrush.open(url):
+            (tmp_path / "now.db").symlink_to(tmp_path / "tickets.db")
+            with pytest.raises(JournalLocked):
+                await ticketrush.open(f"sqlite:///{tmp_path}/now.db").start()
+        (tmp_path / "hard.db").hardlink_to(tmp_path / "tickets.db")
+        with pytest.raises(ticketrush.JournalError, match="second name"):
+            await ticketrush.open(url).start()
+
+    asyncio.run(story())
+
+
+def test_a_closed_desk_says_so(url: str) -> None:
+    async def story() -> None:
+        desk = ticketrush.open(url)
+        async with desk:
+            pass
+        with pytest.raises(ticketrush.TicketrushError, match="make a new one"):
+            await desk.start()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.0005])
+def test_reading_is_answered_while_commits_follow_each_other_without_a_pause(url: str, pause_s: float) -> None:
+    async def story() -> None:
+        async with ticketrush.open(url) as desk:
+            await desk.create_sale(Sale("g1", (Item("second", 1_000_000),), opens_at_ms=0))
+            first = await desk.reserve("g1", "second", "ada")
+            assert isinstance(first, Reserved)
+            selling = True
+
+            async def crowd(name: str) -> None:
+                while selling:
+                    await desk.reserve("g1", "second", name)
+                    await asyncio.sleep(pause_s)
+
+            crowds = [asyncio.create_task(crowd(f"buyer-{n}")) for n in range(20)]
+            await asyncio.sleep(0.1)
+            for _ in range(50):
+                async with asyncio.timeout(1):
+                    assert await desk.reservation(first.reservation.id) == first.reservation
+            assert (await desk.audit()).ok
+            selling = False
+            await asyncio.gather(*crowds)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("quantity", [1.5, True, "1", None])
+def test_a_quantity_that_a_journal_could_not_give_back_is_refused(url: str, quantity: Any) -> None:
+    async def story() -> None:
+        async with ticketrush.open(url) as desk:
+            await desk.create_sale(sale())
+            with pytest.raises(ticketrush.InvalidRequest):
+                await desk.reserve("g1", "second", "ada", quantity)
+            with pytest.raises(ticketrush.InvalidRequest):
+                await desk.add_stock("g1", "second", quantity, key="k1")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("payment", [4711, None, b"p", "", "a\n", "x" * 129])
+def test_a_payment_that_a_journal_could_not_give_back_is_refused(url: str, payment: Any) -> None:
+    async def story() -> None:
+        async with ticketrush.open(url) as desk:
+            await desk.create_sale(sale())
+            held = await desk.reserve("g1", "second", "ada")
+            assert isinstance(held, Reserved)
+            with pytest.raises(ticketrush.InvalidRequest):
+                await desk.confirm(held.reservation.id, payment)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Sale("g1", (Item("second", 10),), opens_at_ms=cast("int", 1_700_000_000_000.5)),
+        lambda: Sale("g1", (Item("second", 10),), hold_window_ms=cast("int", 300_000.0)),
+        lambda: Sale("g1", cast("tuple[Item, ...]", [Item("second", 10)])),
+        lambda: Item("second", cast("int", 10.0)),
+        lambda: Item("second", 10, purchase_limit=cast("int", 1.5)),
+        lambda: Item("second", 10, price_minor=cast("int", 0.5)),
+    ],
+)
+def test_a_sale_that_a_journal_could_not_give_back_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="not a"):
+        make()

@@ -82,6 +82,38 @@ def test_an_open_server_does_not_start_where_others_can_reach_it(tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "127.0.0.1.evil.example"},
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/sales/g1/reservations", {"item": "second"}),
+        ("POST", "/v1/sales/g1/close", None),
+        ("GET", "/v1/audit", None),
+    ],
+)
+def test_a_page_of_another_site_cannot_use_an_open_server(
+    open_server: Server, method: str, path: str, body: dict[str, str] | None, headers: dict[str, str]
+) -> None:
+    answer = open_server.call(method, path, body, headers={"X-Buyer": "ada", **headers})
+
+    assert (answer.status, answer.code) == (403, "not_local")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "localhost:8000"}, {"Origin": "http://127.0.0.1:3000"}, {"Host": "[::1]"}]
+)
+def test_pages_and_names_of_this_machine_may_use_an_open_server(open_server: Server, headers: dict[str, str]) -> None:
+    assert open_server.call("GET", "/v1/audit", headers=headers).status == 200
+
+
 def test_a_server_without_secrets_does_not_start_unless_it_is_open(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ticketrush", "serve", "--port", "0"]
 

@@ -59,7 +59,7 @@ class Line:
             TimeoutError: the server took longer than any answer may take.
         """
         data = b"" if body is None else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nhost: t\r\nx-buyer: {buyer}\r\ncontent-length: {len(data)}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nx-buyer: {buyer}\r\ncontent-length: {len(data)}\r\n"
         if key:
             head += f"idempotency-key: {key}\r\n"
         try:

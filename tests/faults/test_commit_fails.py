@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
 import pytest
 
@@ -16,16 +18,19 @@ from tests.faults.line import Answer, Line
 from tests.faults.nursery import Child
 from ticketrush.engine import Engine
 from ticketrush.errors import LedgerUnavailable
-from ticketrush.events import Held
-from ticketrush.ledger.embedded import read_for_audit
+from ticketrush.events import AnyEvent, Held
+from ticketrush.ledger.embedded import EmbeddedLedger, read_for_audit
+from ticketrush.ledger.journal import Journal
 from ticketrush.model import (
     Changed,
     Command,
+    Item,
     Outcome,
     Reason,
     Refused,
     Reserve,
     Reserved,
+    Sale,
     State,
 )
 
@@ -332,3 +337,31 @@ def test_a_server_with_a_hung_disk_answers_and_stops_in_time(tmp_path: Path) -> 
         asyncio.run(story())
     finally:
         child.kill()
+
+
+def test_nobody_waits_longer_than_twice_the_patience_for_a_disk_that_is_only_slow(path: Path) -> None:
+    """Each commit ends in time, but sixteen of them stand in a row."""
+    append = Journal.append
+
+    def slow(self: Journal, events: Sequence[AnyEvent]) -> None:
+        time.sleep(0.8 * PATIENCE_S)
+        append(self, events)
+
+    async def story() -> None:
+        engine = Engine(EmbeddedLedger(path), batch_max=2, patience_s=PATIENCE_S)
+        async with engine as desk:
+            await desk.create_sale(Sale("g", (Item("second", 100),), opens_at_ms=0))
+            with patch.object(Journal, "append", slow):
+                began_s = time.monotonic()
+                calls = [desk.reserve("g", "second", f"buyer-{n}", key=f"k{n}") for n in range(32)]
+                outcomes = await asyncio.gather(*calls)
+                assert time.monotonic() - began_s < 2 * PATIENCE_S + SLACK_S
+            reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Refused)]
+            assert set(reasons) == {Reason.UNAVAILABLE}
+            sold = sum(isinstance(outcome, Reserved) for outcome in outcomes)
+            assert sold >= 2
+            stock = desk.stock("g")
+            assert stock is not None
+            assert stock.levels[0].held == sold, "who was told unavailable has nothing"
+
+    asyncio.run(story())

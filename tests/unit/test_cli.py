@@ -7,6 +7,7 @@ import http.server
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from ticketrush.admission.tokens import Tokens
 from ticketrush.bench import BenchError, BenchOptions
 from ticketrush.cli import app, output
 from ticketrush.cli.app import CODES, Exit, RefusedError, UnreachableError, code_of
+from ticketrush.crowd.errors import NoAnswer, Stopped
 from ticketrush.crowd.options import RushOptions
 from ticketrush.errors import (
     InvalidRequest,
@@ -34,6 +36,7 @@ from ticketrush.errors import (
     LedgerUnavailable,
     SettingsError,
 )
+from ticketrush.ledger.journal import Journal
 from ticketrush.settings import Settings, variable_of
 
 SECRET = "s" * 32
@@ -145,6 +148,10 @@ def test_the_version() -> None:
         (JournalForeign("x"), 3),
         (LedgerUnavailable("x"), 3),
         (UnreachableError("x"), 4),
+        (NoAnswer("x"), 4),
+        (Stopped("x", signal.SIGHUP), 129),
+        (Stopped("x", signal.SIGINT), 130),
+        (Stopped("x", signal.SIGTERM), 143),
     ],
 )
 def test_an_error_has_an_exit_code(error: Any, code: int) -> None:
@@ -178,6 +185,7 @@ def test_an_error_is_one_message_on_standard_error() -> None:
         ["serve", "--port", "70000"],
         ["serve", "--open", "--host", "0.0.0.0"],
         ["serve", "--demo", "0"],
+        ["serve", "--open", "--stat-log", "stat.log"],
         ["audit", "redis://localhost"],
         ["sale", "create", "g1", "--item", "second"],
         ["sale", "create", "g1", "--item", "second=many"],
@@ -253,8 +261,19 @@ def test_a_file_that_is_no_journal_is_exit_code_3(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_is_missing_is_exit_code_3_and_is_not_made(tmp_path: Path) -> None:
-    assert run("audit", "sqlite:///gone.db").exit_code == 3
+    for name in ("sqlite:///gone.db", "gone.db", str(tmp_path / "gone.db")):
+        result = run("audit", name)
+        assert result.exit_code == 3
+        assert "gone.db; name its file, like" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_may_be_named_by_its_file(tmp_path: Path) -> None:
+    Journal(tmp_path / "tickets.db").close()
+    for name in ("sqlite:///tickets.db", "tickets.db", str(tmp_path / "tickets.db")):
+        result = run("audit", name, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["I1"] is True
 
 
 # --- tokens ------------------------------------------------------------------------------------
@@ -492,6 +511,12 @@ def test_a_rush_that_makes_no_sense_is_exit_code_2(arguments: list[str]) -> None
     assert run("rush", *arguments).exit_code == 2
 
 
+def test_the_bounds_of_a_rush_are_written_for_people() -> None:
+    assert "tickets is 100,000,000; it must be between 1 and 1,000,000" in run("rush", "--tickets", "100000000").stderr
+    assert "hold is 0.01; it must be between 0.05 and 3,600" in run("rush", "--hold", "0.01").stderr
+    assert "1 to 1,000,000" in run("rush", "--help").stdout
+
+
 def test_a_rush_on_a_server_that_is_not_there_is_exit_code_4() -> None:
     assert run("rush", "--url", "http://127.0.0.1:1").exit_code == 4
 
@@ -533,8 +558,8 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> No
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_log_lines_go_to_standard_error_in_one_form(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", form)
-    structlog.get_logger("ticketrush.test").info("ours", path="a.db")
-    structlog.get_logger("ticketrush.test").debug("too_quiet")
+    logs.get("ticketrush.test").info("ours", path="a.db")
+    logs.get("ticketrush.test").debug("too_quiet")
     logging.getLogger("library").warning("theirs %s", 1)
     captured = capsys.readouterr()
     lines = captured.err.splitlines()

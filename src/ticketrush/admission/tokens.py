@@ -117,7 +117,7 @@ class Tokens:
             self._check_header(header)
         try:
             claims = _claims_of(binascii.a2b_base64(payload.translate(_STANDARD) + b"=="))
-        except (msgspec.MsgspecError, binascii.Error, ValueError) as error:
+        except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError) as error:
             raise Unauthorized(f"the token's claims cannot be read: {error}") from error
         now_s = time.time()
         if claims.exp <= now_s or claims.nbf > now_s or claims.aud != self._audience or not is_visible(claims.sub):
@@ -127,7 +127,7 @@ class Tokens:
     def _check_header(self, header: bytes) -> None:
         try:
             fields = _header_of(base64.urlsafe_b64decode(header + b"=="))
-        except (msgspec.MsgspecError, binascii.Error, ValueError) as error:
+        except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError) as error:
             raise Unauthorized("the token's header cannot be read") from error
         if fields.alg != "HS256" or fields.crit is not None:
             raise Unauthorized("the token is not signed with HS256, or asks for an unknown extension")

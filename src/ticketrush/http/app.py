@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import TypedDict
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -15,18 +14,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ticketrush import logs
 from ticketrush._version import __version__
 from ticketrush.errors import InvalidRequest, JournalError, TicketrushError
 from ticketrush.http import buyers, openapi, operations, operators, problems
 from ticketrush.http.answers import Header
 from ticketrush.http.docs import add_docs
-from ticketrush.http.lane import Lane
+from ticketrush.http.lane import Lane, is_local
 from ticketrush.http.requests import respond
 from ticketrush.http.services import Services
+from ticketrush.settings import is_loopback
 
 ROUTERS = (buyers.router, operators.router, operations.router)
 
-log = structlog.get_logger("ticketrush.http")
+log = logs.get("ticketrush.http")
 
 
 class LifespanState(TypedDict):
@@ -38,15 +39,19 @@ class LifespanState(TypedDict):
 class AnyServer:
     """What our protocol class does, for servers without it: bounds headers, and takes a lost client calmly."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, most_bytes: int, is_open: bool) -> None:
         self.app = app
         self.most_bytes = most_bytes
+        self.is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             size = len(scope["path"]) + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
             if size > self.most_bytes:
                 await respond(problems.problem("headers_too_large"))(scope, receive, send)
+                return
+            if self.is_open and scope["path"].startswith("/v1/") and not _is_ours(scope):
+                await respond(problems.problem("not_local"))(scope, receive, send)
                 return
         gone = False
 
@@ -61,6 +66,14 @@ class AnyServer:
                 log.debug("client_gone", error=str(error))
 
         await self.app(scope, receive, send_if_there)
+
+
+def _is_ours(scope: Scope) -> bool:
+    """Whether a request without a token comes from this machine, and not from a page of another site."""
+    headers = dict(scope["headers"])
+    client = scope.get("client")
+    at_home = client is None or is_loopback(client[0])
+    return at_home and is_local(headers.get(b"host"), headers.get(b"origin"))
 
 
 def create_app(services: Services, *, running: bool = False) -> FastAPI:
@@ -86,7 +99,7 @@ def create_app(services: Services, *, running: bool = False) -> FastAPI:
     if services.demo is not None:
         app.include_router(buyers.demo_router)
     add_docs(app)
-    app.add_middleware(AnyServer, most_bytes=services.lane.limits.header_bytes)
+    app.add_middleware(AnyServer, most_bytes=services.lane.limits.header_bytes, is_open=services.tokens is None)
     app.add_exception_handler(InvalidRequest, _on_invalid)
     app.add_exception_handler(TicketrushError, _on_unavailable)
     app.add_exception_handler(RequestValidationError, _on_validation)
@@ -102,10 +115,11 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     return respond(problems.invalid(error))
 
 
-async def _on_unavailable(_: Request, error: Exception) -> Response:
-    """The ledger could not be read."""
+async def _on_unavailable(request: Request, error: Exception) -> Response:
+    """The ledger could not be read; a payment or a cancellation may have happened all the same."""
     log.error("read_failed", error=str(error), journal=isinstance(error, JournalError))
-    return respond(problems.problem("unavailable", "", (b"retry-after", b"1")))
+    code = "unavailable" if request.method == "GET" else "unknown"
+    return respond(problems.problem(code, "", (b"retry-after", b"1")))
 
 
 async def _on_validation(_: Request, error: Exception) -> Response:

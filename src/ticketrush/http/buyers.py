@@ -17,7 +17,6 @@ from ticketrush.http.purchase import PurchaseBody
 from ticketrush.http.requests import (
     ReservationId,
     SaleId,
-    buyer_of,
     header,
     own_reservation,
     read_body,
@@ -181,8 +180,10 @@ async def _settled(request: Request, settlement: Settlement, id: str) -> Respons
         return respond(problem("payment_refunded"))
     if state is PaymentState.REFUSED:
         return refuse(request, Refused(m.Reason.WRONG_STATE, reservation=settlement.reservation))
-    now = await services_of(request).engine.reservation(id)
-    order = await order_of(request, now or settlement.reservation)
+    paid = settlement.reservation
+    if paid.id != id:  # the units were reserved again: the order asked for tells by which reservation
+        paid = await services_of(request).engine.reservation(id) or paid
+    order = await order_of(request, paid)
     if state is PaymentState.PENDING:
         return respond(json_answer(PaidView(order, PaymentView("pending")), 202))
     return respond(json_answer(PaidView(order, PaymentView("approved", settlement.payment))))
@@ -227,6 +228,3 @@ async def buy_ticket(request: Request) -> Response:
     demo = services_of(request).demo
     assert demo is not None
     return respond(await demo.buy())
-
-
-__all__ = ["buyer_of", "demo_router", "router"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ticketrush import logs
 from ticketrush import model as m
 from ticketrush.engine import Engine
 from ticketrush.errors import SettingsError
@@ -17,6 +20,8 @@ ITEM: Final = "ticket"
 
 HOLD_WINDOW_MS: Final = 300_000
 """Unpaid tickets come back after five minutes, as in the articles."""
+
+log = logs.get("ticketrush.http")
 
 _WON: Final = '{"code":1,"msg":"抢票成功"}'.encode()
 _LOST: Final = '{"code":-1,"msg":"已售罄"}'.encode()
@@ -38,17 +43,32 @@ class StatLog:
         except OSError as error:
             raise SettingsError(f"cannot open the stat log {path}: {error.strerror}") from error
 
+        self._failing = False
+
     def line(self, won: bool, sales: int) -> None:
-        """Note an answer, and how many were sold by then."""
-        self._file.write(f"result:{int(won)},localSales:{sales}\n")
+        """Note an answer, and how many were sold by then. A line that cannot be written is dropped."""
+        with self._forgiving():
+            self._file.write(f"result:{int(won)},localSales:{sales}\n")
 
     def on_tick(self, tick: int) -> None:
         """Once a second: hand what was noted to the operating system."""
-        self._file.flush()
+        with self._forgiving():
+            self._file.flush()
 
     def close(self) -> None:
         """Write the rest."""
-        self._file.close()
+        with self._forgiving():
+            self._file.close()
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """A log is not worth an answer: say once that it cannot be written, and go on."""
+        try:
+            yield
+        except OSError as error:
+            if not self._failing:
+                log.warning("stat_log_fails", file=self._file.name, error=str(error))
+            self._failing = True
 
 
 class Demo:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ticketrush import model as m
-from ticketrush.http.lane import DEMO, closing
+from ticketrush.http.lane import DEMO, closing, is_local
 from ticketrush.http.protocol import SteadyProtocol, is_done
 
 if TYPE_CHECKING:
@@ -145,6 +145,10 @@ class FastLane(SteadyProtocol):
         elif method != b"POST":
             return False
         if len(head) != len(self.headers) or b"host" not in head or b"upgrade" in head:
+            return False
+        if self.lane.is_open and sale is not None and not is_local(head[b"host"], head.get(b"origin")):
+            return False
+        if b"transfer-encoding" in head and head[b"transfer-encoding"] != b"chunked":
             return False
         means_more = b"connection" in head or b"expect" in head  # than in HTTP/1.0
         return not means_more or self.parser.get_http_version() == "1.1"

@@ -15,6 +15,7 @@ from ticketrush.http.demo import Demo
 from ticketrush.http.purchase import Purchases
 from ticketrush.http.watch import Watch
 from ticketrush.model import IDENTIFIER, Refused
+from ticketrush.settings import is_loopback
 
 PREFIX: Final = b"/v1/sales/"
 SUFFIX: Final = b"/reservations"
@@ -22,6 +23,19 @@ DEMO: Final = b"/buy/ticket"
 
 _REFUSALS_MAX: Final = 1_024
 _ROUTES_MAX: Final = 20_000
+
+
+def is_local(host: bytes | None, origin: bytes | None) -> bool:
+    """Whether a request names this machine, and does not come from another site's page in a browser.
+
+    Without tokens this is what keeps a web page from buying, or running sales, in its reader's name.
+    """
+    return _is_loopback(host) and (origin is None or _is_loopback(origin.partition(b"//")[2]))
+
+
+def _is_loopback(authority: bytes | None) -> bool:
+    text = (authority or b"").decode("latin-1")
+    return is_loopback(text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0])
 
 
 class Limits(NamedTuple):
@@ -40,6 +54,7 @@ class Lane:
         self.purchases = purchases
         self.engine = purchases.engine
         self.limits = limits
+        self.is_open = purchases.tokens is None
         self.request_ticks = math.ceil(limits.request_timeout_s)
         self.idle_ticks = math.ceil(limits.keep_alive_timeout_s)
         self.demo = demo

@@ -56,6 +56,11 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "unauthorized": Kind(401, "Unauthorized", "Send a valid token as `Authorization: Bearer <token>`."),
     "forbidden": Kind(403, "Forbidden", "This call needs a token with the scope `operator`."),
+    "not_local": Kind(
+        403,
+        "Not local",
+        "Without tokens a server answers this machine only: use its loopback address, no proxy.",
+    ),
     "malformed": Kind(400, "Malformed request", "The request is not valid HTTP or not valid JSON."),
     "invalid_request": Kind(422, "Invalid request", "The request has a value that is not allowed."),
     "body_too_large": Kind(413, "Body too large", "The request body is too large."),

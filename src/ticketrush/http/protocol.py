@@ -240,10 +240,12 @@ class SteadyProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.in_head = False
         head = dict(self.headers)
+        if head.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
+            self.stop(problem("malformed", "The only Transfer-Encoding that is understood here is `chunked`."))
         self.check_size(head.get(b"content-length"))
         if self.parser.get_http_version() == "1.1":
-            if b"host" not in head:
-                self.stop(problem("malformed", "An HTTP/1.1 request needs a Host header."))
+            if sum(name == b"host" for name, _ in self.headers) != 1:
+                self.stop(problem("malformed", "An HTTP/1.1 request needs one Host header."))
         else:
             self.expect_100_continue = False  # RFC 9110, 10.1.1
         super().on_headers_complete()

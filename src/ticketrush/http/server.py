@@ -10,7 +10,6 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-import structlog
 import uvicorn
 import uvloop
 from fastapi import FastAPI
@@ -36,7 +35,7 @@ GC_THRESHOLDS: Final = (50_000, 20, 100)
 """What lives long here is not garbage: look for garbage rarely, and for old garbage hardly ever."""
 
 
-log = structlog.get_logger("ticketrush.http")
+log = logs.get("ticketrush.http")
 
 
 def build(settings: Settings) -> Services:
@@ -88,11 +87,10 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.graceful_timeout_s)),
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stopped)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server = _Server(config, lambda: announce(url))
+    server.stop_on_signals()
     try:
         uvloop.run(_run(services, server, listener))
     except LedgerUnavailable as error:
@@ -105,11 +103,9 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
 
 async def _run(services: Services, server: uvicorn.Server, listener: socket.socket) -> None:
     async with services.running():
+        if server.should_exit:
+            return
         await server.serve(sockets=[listener])
-
-
-def _stopped(number: int, frame: FrameType | None) -> None:
-    """uvicorn raises the signal again after it has stopped; it has done its work by then."""
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -130,6 +126,18 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._started = started
+
+    def stop_on_signals(self) -> None:
+        """Note a signal that comes before uvicorn looks after them, such as during a long replay.
+
+        uvicorn also raises the signal again after it has stopped; it has done its work by then.
+        """
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -10,7 +10,11 @@ import asyncio
 from email.utils import formatdate
 from typing import Final, Protocol
 
+from ticketrush import logs
+
 TICK_S: Final = 1.0
+
+log = logs.get("ticketrush.http")
 
 
 class Watched(Protocol):
@@ -42,11 +46,14 @@ class Watch:
             self._handle.cancel()
 
     def _on_tick(self) -> None:
+        self.start()
         self.tick += 1
         self._set_date()
         for connection in list(self.connections):
-            connection.on_tick(self.tick)
-        self.start()
+            try:
+                connection.on_tick(self.tick)
+            except Exception:
+                log.exception("tick_failed")  # one connection must not stop the watch over the others
 
     def _set_date(self) -> None:
         self.date_line = b"date: " + formatdate(usegmt=True).encode("ascii") + b"\r\n"

@@ -15,13 +15,11 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-import structlog
-
-from ticketrush import audit
+from ticketrush import audit, logs
 from ticketrush import model as m
-from ticketrush.errors import JournalCorrupt, LedgerUnavailable
+from ticketrush.errors import JournalCorrupt, LedgerRefused, LedgerUnavailable
 from ticketrush.events import AnyEvent
 from ticketrush.ledger.journal import Journal
 from ticketrush.ledger.machine import Machine
@@ -33,7 +31,9 @@ PROBE_EVERY_S: Final = 0.25
 SNAPSHOT_AFTER: Final = 50_000
 """Events since the last snapshot that are worth a new one when the ledger closes."""
 
-log = structlog.get_logger("ticketrush.ledger")
+_R = TypeVar("_R")
+
+log = logs.get("ticketrush.ledger")
 
 
 def load(journal: Journal) -> tuple[Machine, int]:
@@ -76,7 +76,7 @@ class EmbeddedLedger:
         self._settled = asyncio.Event()
         self._refuse_until_s = 0.0
         self._failed = self._stale = False
-        self._since_snapshot = 0
+        self._failures = self._since_snapshot = 0
         self._rebuilding: asyncio.Task[None] | None = None
         self._stock: dict[str, m.Stock] = {}
         self._changed: set[str] = set()
@@ -117,7 +117,7 @@ class EmbeddedLedger:
         """See `Ledger.execute`: one transaction for the whole batch."""
         journal = self._journal
         if journal is None:
-            raise LedgerUnavailable("the ledger is closed")
+            raise LedgerRefused("the ledger is closed")
         if self._failed:
             await self._recover(journal)
         self._settled.clear()
@@ -130,6 +130,7 @@ class EmbeddedLedger:
             return outcomes
         except BaseException:
             self._failed = self._stale = True
+            self._failures += 1
             raise
         finally:
             self._settled.set()
@@ -138,10 +139,13 @@ class EmbeddedLedger:
         """Build the state again after a failed commit, and see whether the disk takes writes again."""
         now_s = time.monotonic()
         if now_s < self._refuse_until_s:
-            raise LedgerUnavailable(f"journal {self._path} could not be written a moment ago")
+            raise LedgerRefused(f"journal {self._path} could not be written a moment ago")
         self._refuse_until_s = now_s + PROBE_EVERY_S
         await self._rebuild(journal)
-        await self._writer.call(journal.probe)
+        try:
+            await self._writer.call(journal.probe)
+        except LedgerUnavailable as error:
+            raise LedgerRefused(str(error)) from error
         self._failed = False
         log.info("journal_writable_again", path=str(self._path), events=self._machine.seq)
 
@@ -170,16 +174,26 @@ class EmbeddedLedger:
         self._changed.update(changed)
         changed.clear()
 
-    async def _committed(self) -> Machine:
-        """The machine at a moment when all it knows is in the journal."""
-        while not self._settled.is_set() or self._stale:
-            if not self._settled.is_set():
-                await self._settled.wait()
-            elif self._journal is not None:
+    async def _committed(self, look: Callable[[Machine], _R]) -> _R:
+        """What `look` sees in the machine, once all it can have seen is in the journal.
+
+        That is so when the commit that was under way has succeeded: a stream of commits without a
+        pause does not keep a reader waiting.
+        """
+        while True:
+            if self._stale and self._settled.is_set():
+                if self._journal is None:
+                    raise LedgerUnavailable("the ledger was closed after a failed commit")
                 await self._rebuild(self._journal)
+            failures, seen = self._failures, look(self._machine)
+            if not self._stale:
+                if self._settled.is_set():
+                    return seen
+                await self._settled.wait()
+                if failures == self._failures:
+                    return seen
             else:
-                raise LedgerUnavailable("the ledger was closed after a failed commit")
-        return self._machine
+                await self._settled.wait()
 
     def sales(self) -> list[m.Sale]:
         """See `Ledger.sales`."""
@@ -208,11 +222,11 @@ class EmbeddedLedger:
 
     async def reservation(self, id: str) -> m.Reservation | None:
         """See `Ledger.reservation`."""
-        return (await self._committed()).reservation(id)
+        return await self._committed(lambda machine: machine.reservation(id))
 
     async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
         """See `Ledger.reservation_for`."""
-        return (await self._committed()).reservation_for(sale, buyer, key)
+        return await self._committed(lambda machine: machine.reservation_for(sale, buyer, key))
 
     async def events(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
         """See `Ledger.events`. Reads from the disk, on a connection of its own."""
@@ -220,9 +234,7 @@ class EmbeddedLedger:
 
     async def state(self) -> audit.LedgerState:
         """See `Ledger.state`."""
-        machine = await self._committed()
-        claim = claim_of(machine)
-        return await self._reader.call(claim)
+        return await self._reader.call(await self._committed(claim_of))
 
 
 def claim_of(machine: Machine) -> Callable[[], audit.LedgerState]:

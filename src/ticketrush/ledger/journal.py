@@ -15,7 +15,9 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -43,6 +45,13 @@ _PRAGMAS: Final = {"wal_autocheckpoint": 1_000, "journal_size_limit": 64 << 20}
 
 _SCHEMA: Final = files("ticketrush.ledger").joinpath("journal.sql").read_text("utf-8")
 _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
+
+_GUARD: Final = threading.Lock()
+_OPEN: Final[Counter[Path]] = Counter()
+"""How often each journal is open in this process. SQLite's locks on a file belong to the process, and
+closing any other descriptor of the file drops them all (sqlite.org/howtocorrupt.html, 2.2): another
+program would then take itself for the last one and unlink the WAL that is being written. So a journal
+that is open here is never opened beside SQLite, not even to look at its header."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[AnyEvent]).decode
@@ -147,18 +156,26 @@ class Journal:
         Raises:
             JournalError: it cannot be used; nothing was written to it.
         """
-        self.path = path
-        if path.exists():
-            check_header(path)  # nothing is left beside a file that is not ours
-        self._lock = None if read_only else Lock(path)
+        self.path = path = path.resolve()  # one file, one name: also through a link
+        self._lock: Lock | None = None
+        self._is_open = False
+        with _GUARD:
+            if path.exists() and path.stat().st_nlink > 1:
+                raise JournalError(
+                    f"journal {path} has a second name (a hard link), so a second owner: remove one name"
+                )
+            if not _OPEN[path] and (read_only or path.exists()):
+                check_header(path)  # nothing is left beside a file that is not ours
+            if not read_only:
+                self._lock = Lock(path)
+            _OPEN[path] += 1
+            self._is_open = True
         try:
             if not read_only and not path.exists():
                 create(path)
-            check_header(path)
             self._connection = self._connect(read_only, SYNCHRONOUS[durability])
         except BaseException:
-            if self._lock:
-                self._lock.release()
+            self.close()
             raise
         self._next_seq, self._chain = 1, 0
 
@@ -235,11 +252,11 @@ class Journal:
                 if len(events) != count:
                     raise self._corrupt(f"the batch before event {self._next_seq} is altered")
                 yield events
+            if self._lock:  # it is sound and ours: now it may be written
+                self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+                self._connection.pragma("journal_mode", "wal")
         except (apsw.Error, msgspec.MsgspecError, TypeError) as error:
             raise self._unusable(error) from error
-        if self._lock:  # it is sound and ours: now it may be written
-            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            self._connection.pragma("journal_mode", "wal")
 
     def append(self, events: Sequence[AnyEvent]) -> None:
         """Make `events` durable, all or none, in one transaction.
@@ -319,7 +336,12 @@ class Journal:
 
     def close(self) -> None:
         """Let the file go. May be called twice."""
-        self._connection.close()
+        if hasattr(self, "_connection"):
+            self._connection.close()
+        if self._is_open:
+            self._is_open = False
+            with _GUARD:
+                _OPEN[self.path] -= 1
         if self._lock:
             self._lock.release()
             self._lock = None

@@ -11,7 +11,7 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.requests import Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 _FILES: Final = "/docs/files"
@@ -21,6 +21,11 @@ def add_docs(app: FastAPI) -> None:
     """Serve ``/docs`` and the files it needs. `app` must have been made with ``docs_url=None``."""
     app.mount(_FILES, StaticFiles(packages=[("fastapi_offline", "static")]), name="docs-files")
     app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.add_api_route("/", _to_docs, include_in_schema=False)
+
+
+async def _to_docs(request: Request) -> RedirectResponse:
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
 
 async def _docs(request: Request) -> HTMLResponse:

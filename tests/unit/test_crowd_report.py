@@ -16,7 +16,7 @@ from ticketrush.crowd import history as h
 from ticketrush.crowd.buyers import Asked
 from ticketrush.crowd.display import Display, summary
 from ticketrush.crowd.errors import CrowdError
-from ticketrush.crowd.operator import event_of
+from ticketrush.crowd.operator import Level, event_of
 from ticketrush.crowd.options import RushOptions
 from ticketrush.crowd.page import page
 from ticketrush.crowd.report import POINTS_MAX, RushResult, curves_of, make, moments_of
@@ -150,10 +150,42 @@ def test_one_fault_of_any_kind_is_not_well(wrong: RushResult, field: str) -> Non
 def test_tickets_left_over_are_no_fault_when_nobody_wants_them() -> None:
     events: list[AnyEvent] = [sale(2), held(0), Paid(1_500, "r0", "p0")]
     told = Told({"r0": (name_of(0), f"{name_of(0)}.0", "rush", "second", 1)}, {"r0"})
-    fine = result(events, history(told=told, left_sold_out=0), demand=False)
+    fine = result(events, history(told=told, left_sold_out=0, buyers=1), demand=False)
     assert fine.ok
     assert fine.report.undersold == 0
     assert "I7" in fine.report.extra.vacuous
+    said, text = shown(fine), page(fine)
+    assert "All is well. 1 of 2 tickets sold: the crowd wanted no more." in said
+    assert "nothing to check it with" in said
+    check_claims_only_what_was_checked(said, text)
+
+
+def test_tickets_nobody_paid_for_are_told_and_are_not_well_though_nothing_is_broken() -> None:
+    events: list[AnyEvent] = [sale(2), held(0), held(1), Expired(3_000, "r0"), Expired(3_000, "r1")]
+    told = Told(history().told.acknowledged, set())
+    unpaid = result(events, history(told=told, left_sold_out=0), demand=False)
+    assert not unpaid.ok
+    assert unpaid.report.extra.outcome == "unpaid"
+    said, text = shown(unpaid), page(unpaid)
+    assert "Nothing was broken, but 0 of 2 tickets are paid: nobody paid." in said
+    assert "Nothing was broken, but 0 of 2 tickets are paid: nobody paid." in text
+    assert "sold again" not in text.split("<h1>")[1].split("</header>")[0]
+    check_claims_only_what_was_checked(said, text)
+
+
+def shown(of: RushResult) -> str:
+    """What the terminal says."""
+    out = io.StringIO()
+    Console(file=out, width=200).print(summary(of))
+    return out.getvalue()
+
+
+def check_claims_only_what_was_checked(said: str, text: str) -> None:
+    assert "not one too few" not in said + text
+    assert "All eight audits hold" not in text
+    assert "had nothing to check" in text
+    assert "left over though wanted" not in text
+    assert "Not checked, for there was nothing to check it with. The promise: While somebody" in text
 
 
 def test_moments_show_the_stock_after_each_event_and_never_too_many() -> None:
@@ -242,6 +274,19 @@ def test_progress_is_a_few_plain_lines_where_nobody_watches() -> None:
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
     assert "20 of 100 buyers" in lines[1]
+    assert "requests/s" in lines[1]
+    assert "p99 1.0 ms" in lines[1]
+
+
+def test_progress_says_what_is_waited_for_when_nothing_is_asked() -> None:
+    out = io.StringIO()
+    with Display(100, 10, Console(file=out, width=200)) as display:
+        for at_s in (6.0, 12.0):
+            display.show(h.Progress(at_s, 100, [5] * len(h.ANSWERS), 0), Level(10, 0, 7, 3))
+    last = out.getvalue().splitlines()[-1]
+    assert "waiting for 7 holds to be paid or to end" in last
+    assert "requests/s" not in last
+    assert "p99" not in last
 
 
 def test_progress_is_drawn_on_a_terminal() -> None:

@@ -50,7 +50,7 @@ def ticketrush(
 
     Begin with `ticketrush rush`: it sells 10,000 tickets to a million simulated buyers, on this
     machine, over real HTTP, and audits every promise afterwards. Or with
-    `ticketrush serve --demo 10000`, and a browser.
+    `ticketrush serve --demo 10000`, and a browser at http://127.0.0.1:8000/docs.
     """
     logs.configure("warning", "console")
 

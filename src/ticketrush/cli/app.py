@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ticketrush.crowd.errors import OptionError
+from ticketrush.crowd.errors import NoAnswer, OptionError, Stopped
 from ticketrush.errors import JournalError, LedgerUnavailable, SettingsError, TicketrushError
 
 
@@ -46,14 +46,18 @@ CODES: tuple[tuple[type[TicketrushError], Exit], ...] = (
     (JournalError, Exit.LEDGER),
     (LedgerUnavailable, Exit.LEDGER),
     (UnreachableError, Exit.UNREACHABLE),
+    (NoAnswer, Exit.UNREACHABLE),
 )
 
 EXIT_CODES_HELP = """Exit codes: 0 all is well · 1 what was checked is not well · 2 wrong usage or settings ·
-3 ledger locked, damaged or not writable · 4 server unreachable."""
+3 ledger locked, damaged or not writable · 4 server unreachable ·
+129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM (rush)."""
 
 
-def code_of(error: TicketrushError) -> Exit:
-    """The exit code that tells of `error`."""
+def code_of(error: TicketrushError) -> int:
+    """The exit code that tells of `error`; after a signal 128 and its number, as shells say it."""
+    if isinstance(error, Stopped):
+        return 128 + error.signal
     return next((code for kind, code in CODES if isinstance(error, kind)), Exit.NOT_WELL)
 
 

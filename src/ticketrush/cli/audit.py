@@ -13,6 +13,8 @@ from ticketrush.cli.app import Exit, RefusedError
 from ticketrush.cli.client import Client
 from ticketrush.cli.flags import Config, Token, flag, settings_of
 from ticketrush.clock import SystemClock
+from ticketrush.crowd.wording import units
+from ticketrush.errors import JournalError
 from ticketrush.ledger.embedded import read_for_audit
 from ticketrush.settings import Settings
 
@@ -27,14 +29,20 @@ PROMISES: Final = {
     "I8": "the state equals the replay of its events",
 }
 
-EPILOG = """Examples: `ticketrush audit sqlite:///tickets.db` reads the journal itself; the server may go on. ·
+EPILOG = """Examples: `ticketrush audit tickets.db` reads the journal itself; the server may go on. ·
 `ticketrush audit --url http://127.0.0.1:8000` asks a server, with an operator's token in TICKETRUSH_TOKEN."""
+
+
+def _url_of(ledger: str | None) -> str | None:
+    """The URL of a ledger that may be named by its file alone."""
+    return ledger if ledger is None or "://" in ledger else f"sqlite:///{ledger}"
 
 
 def audit(
     ctx: typer.Context,
     ledger: Annotated[
-        str | None, typer.Argument(metavar="[LEDGER]", help="The ledger, like sqlite:///tickets.db.")
+        str | None,
+        typer.Argument(metavar="[LEDGER]", help="The ledger: a file, or like sqlite:///tickets.db.", callback=_url_of),
     ] = None,
     url: Annotated[
         str | None, flag("AUDIT_URL", "Ask this server instead of reading a ledger.", "--url", metavar="URL")
@@ -65,6 +73,11 @@ def _ask(url: str, token: str | None) -> dict[str, Any]:
 
 
 def _read(settings: Settings) -> dict[str, Any]:
+    if not settings.ledger_path.exists():
+        raise JournalError(
+            f"there is no journal {settings.ledger_path}; name its file, like `ticketrush audit tickets.db`, "
+            "or ask a server with --url"
+        )
     events, state = read_for_audit(settings.ledger_path)
     report = check(events, state=state, now_ms=SystemClock().now_ms())
     return report.to_dict()
@@ -82,8 +95,8 @@ def _show(report: dict[str, Any]) -> None:
         table.add_row(name, promise, verdict)
     output.console().print(table)
     output.say(
-        f"{report['events']:,} events, {report['reservations']:,} reservations: "
-        f"{report['held']:,} units held, {report['sold']:,} sold; oversold {report['oversold']:,}, "
+        f"{units(report['events'], 'event')}, {units(report['reservations'], 'reservation')}: "
+        f"{units(report['held'], 'unit')} held, {report['sold']:,} sold; oversold {report['oversold']:,}, "
         f"lost {report['lost']:,}, unexpected {report['unexpected']:,}"
     )
     for sentence in report["violations"]:

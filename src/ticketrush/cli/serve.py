@@ -16,6 +16,7 @@ from ticketrush import logs
 from ticketrush._version import __version__
 from ticketrush.cli import output
 from ticketrush.cli.flags import Config, flag, setting, settings_of
+from ticketrush.errors import SettingsError
 from ticketrush.http import server
 from ticketrush.settings import Settings
 
@@ -52,6 +53,11 @@ def serve(
     """
     settings = settings_of(ctx)
     settings.check_servable()
+    if settings.stat_log is not None and settings.demo is None:
+        raise SettingsError(
+            f"stat_log = {settings.stat_log} (from {settings.origin('stat_log')}): only a demo writes it, one line a "
+            "request to /buy/ticket; add --demo UNITS, or leave it out."
+        )
     logs.configure(settings.log_level, settings.log_format)
     with _place_for_demo(settings) as placed:
         server.serve(placed, announce=lambda url: _announce(placed, url, as_json=as_json))

@@ -13,7 +13,7 @@ from typing import IO, Final
 import msgspec
 import uvloop
 
-from ticketrush.crowd.errors import CrowdError
+from ticketrush.crowd.errors import CrowdError, NoAnswer
 from ticketrush.crowd.history import Failure, History, Plan, write_frame
 from ticketrush.crowd.load import Crowd
 
@@ -46,7 +46,7 @@ def main() -> int:
     except BrokenPipeError:
         return 1
     except CrowdError as error:
-        write_frame(out, Failure(str(error)))
+        write_frame(out, Failure(str(error), isinstance(error, NoAnswer)))
         return 1
     return 0
 

@@ -14,9 +14,11 @@ from rich.text import Text
 from ticketrush.crowd import history as h
 from ticketrush.crowd.operator import Level
 from ticketrush.crowd.report import RushResult
-from ticketrush.crowd.wording import VERDICTS, verdict
+from ticketrush.crowd.wording import VERDICTS, brief, left_over, units, verdict
 
 PLAIN_EVERY_S: Final = 5.0
+
+_STYLES: Final = {"holds": "green", "broken": "bold red", "vacuous": "yellow"}
 
 
 class Display:
@@ -49,10 +51,18 @@ class Display:
         if self._view is not None:
             self._view.stop()
 
+    def wants(self, now: h.Progress) -> bool:
+        """Whether it is time to show something again."""
+        return self.live or now.at_s >= self._plain_at_s
+
+    def say(self, text: str) -> None:
+        """Show a line of text."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
     def show(self, now: h.Progress, level: Level | None) -> None:
-        """Show `now`; `level` is the stock, None if it is not known."""
+        """Show `now` if it is time; `level` is the stock, None if it is not known."""
         self._level = level or self._level
-        if self._view is None and now.at_s < self._plain_at_s:
+        if not self.wants(now):
             return
         rate = self._rate(now)  # since what was shown last
         self._last = now
@@ -60,13 +70,25 @@ class Display:
             self._view.update(self._picture(now, rate), refresh=True)
         else:
             self._plain_at_s = now.at_s + PLAIN_EVERY_S
-            self._console.print(
-                f"{now.at_s:5.1f} s  {now.buyers:,} of {self._buyers:,} buyers  {now.answers[h.HELD]:,} reserved  "
-                f"{now.answers[h.PAID]:,} of {self._tickets:,} paid  {rate:,.0f} requests/s  "
-                f"p99 {now.p99_us / 1_000:.1f} ms",
-                highlight=False,
-                soft_wrap=True,
-            )
+            facts = [
+                f"{now.at_s:5.1f} s",
+                f"{now.buyers:,} of {self._buyers:,} buyers",
+                f"{now.answers[h.HELD]:,} reserved",
+                f"{now.answers[h.PAID]:,} of {self._tickets:,} paid",
+            ]
+            if rate:
+                facts.append(f"{rate:,.0f} requests/s")
+            if now.p99_us:
+                facts.append(f"p99 {now.p99_us / 1_000:.1f} ms")
+            self.say("  ".join([*facts, *filter(None, [self._why_waiting(now)])]))
+
+    def _why_waiting(self, now: h.Progress) -> str:
+        """What is waited for when everybody has come, "" before."""
+        if now.buyers < self._buyers or self._level is None:
+            return ""
+        if not self._level.held:
+            return "waiting for those who were told to come back"
+        return f"waiting for {units(self._level.held, 'hold')} to be paid or to end"
 
     def _rate(self, now: h.Progress) -> float:
         if self._last is None or now.at_s <= self._last.at_s:
@@ -91,7 +113,7 @@ class Display:
                 ("p99", f"{now.p99_us / 1_000:6.1f} ms"),
             )
         )
-        return Group(bars, facts)
+        return Group(bars, facts, Text(self._why_waiting(now), "dim"))
 
 
 def summary(result: RushResult) -> Group:
@@ -108,21 +130,17 @@ def summary(result: RushResult) -> Group:
         ("tickets", f"{report.tickets:,}", "requests", f"{report.requests:,}"),
         ("paid", f"{report.paid:,}", "requests/s", f"{report.requests_per_s:,}"),
         ("oversold", f"{report.oversold:,}", "reservations/s at first", f"{report.reserve_per_s:,}"),
-        ("undersold", f"{report.undersold:,}", "latency p50 · p99", f"{latency['p50']:.1f} · {latency['p99']:.1f} ms"),
+        ("undersold", left_over(report), "latency p50 · p99", f"{latency['p50']:.1f} · {latency['p99']:.1f} ms"),
         ("lost", f"{report.lost:,}", "server CPU a request", f"{report.server_cpu_us_per_request:.1f} µs"),
         ("unexpected", f"{report.unexpected:,}", "server memory", f"{report.server_rss_mb:,.0f} MB"),
     )
     for row in rows:
         figures.add_row(*row)
-    audits = Text("  ").join(
-        Text(f"{name} {VERDICTS[verdict(report, name)]}", style="green" if holds else "bold red")
-        for name, holds in report.audit.items()
-    )
-    ok = result.ok
-    title = Text(
-        "All is well: not one ticket too many, not one too few." if ok else "NOT WELL",
-        "bold green" if ok else "bold red",
-    )
+    verdicts = {name: verdict(report, name) for name in report.audit}
+    audits = Text("  ").join(Text(f"{name} {VERDICTS[it]}", style=_STYLES[it]) for name, it in verdicts.items())
+    if "vacuous" in verdicts.values():
+        audits.append("   – nothing to check it with", "dim")
+    title = Text(brief(report), "bold green" if result.ok else "bold red")
     troubles = [Text(f"  {trouble}", style="red") for trouble in _troubles(result)]
     return Group(Text(), title, *troubles, Text(), figures, Text(), audits)
 

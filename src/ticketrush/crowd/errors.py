@@ -11,3 +11,15 @@ class CrowdError(TicketrushError):
 
 class OptionError(CrowdError, ValueError):
     """An option has a value that makes no sense; names it, the value, and what it may be."""
+
+
+class NoAnswer(CrowdError):
+    """The server takes no connections, or does not answer."""
+
+
+class Stopped(CrowdError):
+    """Somebody stopped the rush. `signal` is the number of the signal that said so."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.signal = number

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from ticketrush.crowd.buyers import Buyers, minter
+from ticketrush.crowd.buyers import Buyers, Mint, minter
 from ticketrush.crowd.history import Plan
 
 
 class Forms:
-    """Prepared requests; only the token, the key and an id are filled in."""
+    """Prepared requests; only the token (for an open server: the name), the key and an id are filled in."""
 
     __slots__ = ("_buyers", "_mint", "_pay", "_reserve", "_tails")
 
     def __init__(self, plan: Plan, buyers: Buyers) -> None:
         host = f"[{plan.host}]" if ":" in plan.host else plan.host
-        common = f"host: {host}:{plan.port}\r\ncontent-type: application/json\r\nauthorization: Bearer ".encode()
+        name = "authorization: Bearer" if plan.secret else "x-buyer:"
+        common = f"host: {host}:{plan.port}\r\ncontent-type: application/json\r\n{name} ".encode()
         self._buyers = buyers
-        self._mint = minter(plan.secret, plan.audience, plan.expires_at_s)
+        self._mint: Mint = minter(plan.secret, plan.audience, plan.expires_at_s) if plan.secret else bytes
         self._reserve = b"POST /v1/sales/%b/reservations HTTP/1.1\r\n%b" % (plan.sale.encode(), common)
         self._pay = b"POST /v1/orders/%b/payment HTTP/1.1\r\n" + common + b"%b\r\nidempotency-key: %b.pay%b"
         self._tails = {

@@ -29,7 +29,10 @@ _LENGTH: Final = struct.Struct(">I")
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What the crowd is to do. Times are seconds; `arrivals` is per second, 0 for a closed loop."""
+    """What the crowd is to do. Times are seconds; `arrivals` is per second, 0 for a closed loop.
+
+    Without a `secret` buyers show no tokens but their names, as an open server wants it.
+    """
 
     host: str
     port: int
@@ -100,9 +103,10 @@ class History(msgspec.Struct, frozen=True, tag="history"):
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
-    """The crowd could not go on."""
+    """The crowd could not go on; `no_answer` says that the server was not there."""
 
     text: str
+    no_answer: bool = False
 
 
 Frame = Progress | History | Failure

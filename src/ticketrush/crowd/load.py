@@ -16,7 +16,7 @@ from ticketrush.crowd import history as h
 from ticketrush.crowd.agenda import NS_PER_S, Agenda, Job
 from ticketrush.crowd.behaviour import Behaviour
 from ticketrush.crowd.buyers import CUTS, CUTS_HALFWAY, Buyers
-from ticketrush.crowd.errors import CrowdError
+from ticketrush.crowd.errors import CrowdError, NoAnswer
 from ticketrush.crowd.forms import Forms
 from ticketrush.crowd.histogram import quantile_us
 from ticketrush.crowd.wire import Memo, Reply, Wire
@@ -27,6 +27,8 @@ CUT_AFTER_S: Final = 0.003
 TICK_S: Final = 0.001
 SWEEP_S: Final = 0.5
 CONNECT_S_MAX: Final = 10.0
+REFUSED_S_MAX: Final = 3.0
+"""The same for a server that refuses at once: nobody listens there; it may be starting again."""
 
 
 class Crowd:
@@ -51,7 +53,7 @@ class Crowd:
         """Send everybody. True if all was done before the time limit.
 
         Raises:
-            CrowdError: the server takes no connections.
+            NoAnswer: the server takes no connections.
         """
         for _ in range(self.plan.connections):
             self._open_wire()
@@ -110,15 +112,17 @@ class Crowd:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + CONNECT_S_MAX
+        start_s = loop.time()
         while not self._stopping:
             try:
                 await loop.create_connection(lambda: Wire(self, self._memo), self.plan.host, self.plan.port)
                 return
             except OSError as error:
-                if loop.time() > deadline_s:
-                    text = f"no connection to {self.plan.host}:{self.plan.port} for {CONNECT_S_MAX:g} s: {error}"
-                    self._failure = CrowdError(text)
+                patience_s = REFUSED_S_MAX if isinstance(error, ConnectionRefusedError) else CONNECT_S_MAX
+                if loop.time() > start_s + patience_s:
+                    why = error.strerror or str(error)
+                    text = f"no connection to {self.plan.host}:{self.plan.port} for {patience_s:g} s: {why}"
+                    self._failure = NoAnswer(text)
                     return
                 await asyncio.sleep(0.05)
 

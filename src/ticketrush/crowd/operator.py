@@ -14,12 +14,13 @@ import msgspec
 from ticketrush import events as ev
 from ticketrush.audit import LedgerState
 from ticketrush.crowd.buyers import minter
-from ticketrush.crowd.errors import CrowdError
+from ticketrush.crowd.errors import CrowdError, NoAnswer
 from ticketrush.model import Sale
 
 TIMEOUT_S: Final = 30.0
 PAGE: Final = 10_000
 TOKEN_S: Final = 24 * 3_600
+NAME: Final = "rush-operator"
 
 _EVENTS: Final = {
     str(kind.__struct_config__.tag): kind
@@ -55,7 +56,10 @@ class _Page(msgspec.Struct):
 
 
 class Operator:
-    """Talks to one server as an operator; one connection, used by one thread."""
+    """Talks to one server as an operator; one connection, used by one thread.
+
+    Without a `secret` it shows no token, which is enough for an open server.
+    """
 
     def __init__(self, url: str, secret: bytes, audience: str) -> None:
         parts = urlsplit(url)
@@ -63,8 +67,12 @@ class Operator:
         self.host = parts.hostname or "127.0.0.1"
         self.port = parts.port or 80
         self.expires_at_s = int(time.time()) + TOKEN_S
-        token = minter(secret, audience, self.expires_at_s, {"scope": "operator"})(b"rush-operator")
-        self._headers = {"Authorization": f"Bearer {token.decode()}", "Content-Type": "application/json"}
+        self._headers = {"Content-Type": "application/json"}
+        if secret:
+            token = minter(secret, audience, self.expires_at_s, {"scope": "operator"})(NAME.encode())
+            self._headers["Authorization"] = f"Bearer {token.decode()}"
+        else:
+            self._headers["X-Buyer"] = NAME
         self._connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
 
     def close(self) -> None:
@@ -75,17 +83,27 @@ class Operator:
         """The body of a successful answer.
 
         Raises:
-            CrowdError: no answer, or one that is not a success; the text has the server's words.
+            NoAnswer: no answer.
+            CrowdError: an answer that is not a success; the text has the server's words.
         """
-        content = msgspec.json.encode(body) if body is not None else None
-        try:
-            status, text = self._exchange(method, path, content)
-        except http.client.RemoteDisconnected:  # an idle connection that the server has closed meanwhile
-            status, text = self._exchange(method, path, content)
+        status, text = self._try_twice(method, path, msgspec.json.encode(body) if body is not None else None)
         if status >= 300:
             said = text[:300].decode(errors="replace")
             raise CrowdError(f"{self.url} answers {method} {path} with {status}: {said}")
         return text
+
+    def needs_token(self) -> bool:
+        """Whether the server turns away who shows no token, as this one without a secret does."""
+        status, _ = self._try_twice("GET", "/v1/reservations/none", None)
+        return status == 401
+
+    def _try_twice(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
+        try:
+            return self._exchange(method, path, content)
+        except NoAnswer as error:
+            if isinstance(error.__cause__, http.client.RemoteDisconnected):  # an idle connection, closed meanwhile
+                return self._exchange(method, path, content)
+            raise
 
     def _exchange(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
         try:
@@ -94,9 +112,8 @@ class Operator:
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            if isinstance(error, http.client.RemoteDisconnected):
-                raise
-            raise CrowdError(f"{self.url} does not answer {method} {path}: {error!r}") from error
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise NoAnswer(f"{self.url} does not answer {method} {path}: {why}") from error
 
     def open_sale(self, sale: str, item: str, capacity: int, limit: int, hold_s: float) -> None:
         """Put a sale of one item into the ledger, and open it."""

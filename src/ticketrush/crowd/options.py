@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from ticketrush.crowd.buyers import INDEX_MAX, Shares
 from ticketrush.crowd.errors import OptionError
 from ticketrush.model import QUANTITY_MAX
+
+BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "buyers": (1, INDEX_MAX),
+    "tickets": (1, 1_000_000),
+    "connections": (1, 10_000),
+    "arrivals": (0, 1_000_000),
+    "abandon": (0, 1),
+    "duplicates": (0, 1),
+    "cuts": (0, 1),
+    "breakers": (0, 1),
+    "limit": (1, QUANTITY_MAX),
+    "hold": (0.05, 3_600),
+    "seed": (0, 2**31),
+    "time_limit": (0.1, 86_400),
+}
+"""The least and the most that each number may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +45,8 @@ class RushOptions:
         limit: tickets one buyer may have.
         hold: seconds an unpaid hold lasts.
         seed: the same seed sends the same people.
-        url: a running server to use; None starts one for the rush. Its secrets must then be in
-            TICKETRUSH_TOKEN_SECRETS here too.
+        url: a running server to use; None starts one for the rush. Unless it is an open one, its
+            secrets must then be in TICKETRUSH_TOKEN_SECRETS here too.
         time_limit: seconds after which the crowd goes home; None takes what should be plenty.
         json: where to write the report as JSON, None for nowhere.
         report: where to write the report as an HTML page, None for nowhere.
@@ -54,17 +71,10 @@ class RushOptions:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        _between("buyers", self.buyers, 1, INDEX_MAX)
-        _between("tickets", self.tickets, 1, 1_000_000)
-        _between("connections", self.connections, 1, 10_000)
-        _between("arrivals", self.arrivals, 0, 1_000_000)
-        for name in ("abandon", "duplicates", "cuts", "breakers"):
-            _between(name, getattr(self, name), 0, 1)
-        _between("limit", self.limit, 1, QUANTITY_MAX)
-        _between("hold", self.hold, 0.05, 3_600)
-        _between("seed", self.seed, 0, 2**31)
-        if self.time_limit is not None:
-            _between("time_limit", self.time_limit, 0.1, 86_400)
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise OptionError(f"{name} is {_number(value)}; it must be between {bounds_of(name, 'and')}")
         if self.url is not None:
             _check_url(self.url)
 
@@ -88,9 +98,14 @@ class RushOptions:
         return min(1_000_000, 100 + int(1.1 * self.tickets / share))
 
 
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise OptionError(f"{name} is {value:g}; it must be between {low:g} and {high:g}")
+def bounds_of(name: str, word: str = "to") -> str:
+    """The least and the most that the option `name` may be, for people: 1 to 1,000,000."""
+    low, high = BOUNDS[name]
+    return f"{_number(low)} {word} {_number(high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
 
 
 def _check_url(url: str) -> None:

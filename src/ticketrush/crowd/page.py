@@ -11,9 +11,9 @@ from string import Template
 from typing import Final
 
 from ticketrush.crowd import history as h
-from ticketrush.crowd.report import CURVE, Report, RushResult
+from ticketrush.crowd.report import BROKEN, CURVE, SOLD, Report, RushResult
 from ticketrush.crowd.svg import Plot, Series, draw, time_ticks
-from ticketrush.crowd.wording import PLAIN, VERDICTS, headline, verdict
+from ticketrush.crowd.wording import PLAIN, VERDICTS, badge, headline, left_over, verdict
 
 _TEMPLATE: Final = Template(files("ticketrush.crowd").joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -33,14 +33,16 @@ def page(result: RushResult) -> str:
     """The whole page."""
     report = result.report
     extra = report.extra
-    rounds = f"{extra.expired:,} holds were abandoned, expired and were sold again. " if extra.expired else ""
+    again = " and were sold again" if extra.outcome == SOLD else ""
+    rounds = f"Holds that were abandoned: {extra.expired:,}; they expired{again}. " if extra.expired else ""
     text = {
         "title": f"ticketrush: {report.tickets:,} tickets, {report.buyers:,} buyers",
         "tone": "good" if result.ok else "bad",
-        "mark": VERDICTS["holds" if result.ok else "broken"],
-        "verdict": "All eight audits hold" if result.ok else "Not all is well",
+        "mark": VERDICTS["holds" if result.ok else "broken" if extra.outcome == BROKEN else "vacuous"],
+        "verdict": badge(report),
         "headline": headline(report),
-        "lead": f"{rounds}Every answer was read, and every reservation was held against the journal afterwards.",
+        "lead": f"{rounds}Every answer that came was read, and every reservation was held against the journal "
+        "afterwards.",
         "requests": f"{report.requests:,}",
         "latency_note": _latency_note(report),
         "footer": _footer(report),
@@ -64,7 +66,7 @@ def _tiles(report: Report) -> str:
     tiles = (
         ("Tickets paid", f"{report.paid:,}", "", f"of {report.tickets:,}"),
         ("Buyers served", f"{report.buyers:,}", "", f"in {report.seconds:,.1f} seconds"),
-        ("Requests answered", f"{report.requests_per_s:,}", "/s", f"{report.requests:,} in all"),
+        ("Requests", f"{report.requests_per_s:,}", "/s", f"{report.requests:,} in all"),
         ("Reservations", f"{report.reserve_per_s:,}", "/s", "while the stock was first taken"),
         ("Median latency", f"{latency['p50']:.1f}", " ms", "half of all requests are faster"),
         ("99th percentile", f"{latency['p99']:.1f}", " ms", f"slowest of all {latency['max']:,.0f} ms"),
@@ -78,14 +80,16 @@ def _tiles(report: Report) -> str:
 
 
 def _zeros(report: Report) -> str:
+    missed = left_over(report)
+    fine = {"0", VERDICTS["vacuous"]}
     zeros = (
-        ("oversold", report.oversold, "more than there are"),
-        ("undersold", report.undersold, "left over though wanted"),
-        ("lost", report.lost, "told, but not in the journal"),
-        ("unexpected", report.unexpected, "that nobody asked for"),
+        ("oversold", f"{report.oversold:,}", "more than there are"),
+        ("undersold", missed, "not checked" if missed == VERDICTS["vacuous"] else "left over though wanted"),
+        ("lost", f"{report.lost:,}", "told, but not in the journal"),
+        ("unexpected", f"{report.unexpected:,}", "that nobody asked for"),
     )
     return "".join(
-        f'<div class="tile{" wrong" if count else ""}"><b>{count:,}</b><span>{name}<i>{note}</i></span></div>'
+        f'<div class="tile{"" if count in fine else " wrong"}"><b>{count}</b><span>{name}<i>{note}</i></span></div>'
         for name, count, note in zeros
     )
 
@@ -224,10 +228,10 @@ def _audit(report: Report) -> str:
     items = []
     for name, (title, sentence) in PLAIN.items():
         found = verdict(report, name)
-        note = " There was nothing to check this with." if found == "vacuous" else ""
+        note = "Not checked, for there was nothing to check it with. The promise: " if found == "vacuous" else ""
         items.append(
             f'<li class="{found}"><mark>{VERDICTS[found]}</mark><div>'
-            f"<h3>{html.escape(title)} <small>{name}</small></h3><p>{html.escape(sentence)}{note}</p></div></li>"
+            f"<h3>{html.escape(title)} <small>{name}</small></h3><p>{note}{html.escape(sentence)}</p></div></li>"
         )
     return "".join(items)
 

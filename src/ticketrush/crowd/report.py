@@ -18,10 +18,20 @@ CURVE: Final = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999
 """The shares at which latency percentiles are drawn."""
 
 
+SOLD: Final = "sold"
+WANTED_LESS: Final = "wanted_less"
+UNPAID: Final = "unpaid"
+BROKEN: Final = "broken"
+"""How a rush may come out: every ticket is paid; some are not, for there were no more buyers than
+tickets; some are not though there were more buyers, because those who got one did not pay; and
+something is not as promised, or the time was up. The first two are well."""
+
+
 class Extra(msgspec.Struct, frozen=True):
-    """What the report tells besides."""
+    """What the report tells besides; `outcome` is one of the constants above."""
 
     ok: bool
+    outcome: str
     finished: bool
     demand_exceeds_capacity: bool
     payments: dict[str, int]
@@ -89,7 +99,7 @@ class RushResult(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was oversold, undersold, lost or unexpected, no answer an error, and all audits hold."""
+        """Whether no promise was broken, no answer an error, and every ticket paid that the crowd was enough for."""
         return self.report.extra.ok
 
     def to_json(self) -> bytes:
@@ -112,6 +122,10 @@ def make(
     undersold = max(audited.undersold, options.tickets - audited.sold if demand else 0)
     flawless = not (audited.oversold or undersold or audited.lost or audited.unexpected)
     errors = answers["error"] + answers["payment_error"]
+    outcome = BROKEN
+    if flawless and errors == 0 and history.finished and audited.ok:
+        left = options.tickets - audited.sold
+        outcome = SOLD if not left else WANTED_LESS if history.buyers <= options.tickets else UNPAID
     return Report(
         buyers=history.buyers,
         tickets=options.tickets,
@@ -130,7 +144,8 @@ def make(
         server_rss_mb=round(cost[1], 1),
         audit=audited.invariants(),
         extra=Extra(
-            ok=flawless and errors == 0 and history.finished and audited.ok,
+            ok=outcome in {SOLD, WANTED_LESS},
+            outcome=outcome,
             finished=history.finished,
             demand_exceeds_capacity=demand,
             payments={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -13,9 +14,10 @@ from rich.console import Console
 from ticketrush import audit
 from ticketrush.cashier import LATE_KEY
 from ticketrush.crowd import report as reports
+from ticketrush.crowd import stop
 from ticketrush.crowd.buyers import Asked
 from ticketrush.crowd.display import Display, summary
-from ticketrush.crowd.errors import CrowdError
+from ticketrush.crowd.errors import CrowdError, Stopped
 from ticketrush.crowd.history import History, Plan, Progress
 from ticketrush.crowd.operator import Level
 from ticketrush.crowd.options import RushOptions
@@ -23,6 +25,7 @@ from ticketrush.crowd.page import page
 from ticketrush.crowd.report import RushResult
 from ticketrush.crowd.send import send
 from ticketrush.crowd.target import Target, target_of
+from ticketrush.crowd.wording import units
 from ticketrush.events import AnyEvent, Held, SaleCreated, SaleScheduled, StockAdded
 
 ITEM: Final = "second"
@@ -39,10 +42,31 @@ def run(options: RushOptions, console: Console) -> RushResult:
 
     Raises:
         CrowdError: the rush could not be carried out: no server, no connection, no secret.
+        Stopped: Ctrl-C, SIGTERM or SIGHUP came; no process and no folder is left.
     """
+    progress: list[Progress] = []
+    try:
+        with stop.by_signals():
+            return _run(options, console, progress)
+    except stop.Stop as stopped:
+        raise Stopped(_how_far(options, progress, stopped.signal), stopped.signal) from None
+
+
+def _how_far(options: RushOptions, progress: Sequence[Progress], number: int) -> str:
+    who = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    if not progress:
+        return f"stopped by {who} before the first buyer came; nothing was audited"
+    last = progress[-1]
+    return (
+        f"stopped by {who} after {last.at_s:.1f} s: {last.buyers:,} of {options.buyers:,} buyers had come; "
+        "nothing was audited"
+    )
+
+
+def _run(options: RushOptions, console: Console, progress: list[Progress]) -> RushResult:
     with target_of(options) as target:
         try:
-            result = _rush(options, target)
+            result = _rush(options, target, progress)
         except CrowdError as error:
             if target.own and (how := target.own.died()):
                 target.own.keep = True
@@ -62,20 +86,20 @@ def run(options: RushOptions, console: Console) -> RushResult:
     return result
 
 
-def _rush(options: RushOptions, target: Target) -> RushResult:
+def _rush(options: RushOptions, target: Target, progress: list[Progress]) -> RushResult:
     operator, sale = target.operator, target.sale
     operator.open_sale(sale, ITEM, options.tickets, options.limit, options.hold)
     before_s, _ = target.cost()
-    progress: list[Progress] = []
     with Display(options.buyers, options.tickets) as display:
 
         def on_progress(now: Progress) -> None:
             progress.append(now)
-            display.show(now, _level(target) if display.live else None)
+            if display.wants(now):
+                display.show(now, _level(target) if display.live or now.buyers >= options.buyers else None)
 
         history = send(_plan(options, target), on_progress)
-    after_s, rss_mb = target.cost()
-    _let_holds_end(target, options.hold)
+        after_s, rss_mb = target.cost()
+        _let_holds_end(target, options.hold, display)
     demand = history.left_sold_out + history.left_waiting > 0
     state, events = operator.state(), list(operator.events())
     own_events = of_sale(events, sale)
@@ -116,10 +140,14 @@ def _level(target: Target) -> Level | None:
     return None
 
 
-def _let_holds_end(target: Target, hold_s: float) -> None:
+def _let_holds_end(target: Target, hold_s: float, display: Display) -> None:
     """Wait until what was abandoned has expired, so that the books can be closed."""
     give_up_s = time.monotonic() + hold_s + SETTLE_S
-    while target.operator.level(target.sale).held and time.monotonic() < give_up_s:
+    said = False
+    while (held := target.operator.level(target.sale).held) and time.monotonic() < give_up_s:
+        if not said:
+            display.say(f"the crowd has gone home; waiting for {units(held, 'unpaid hold')} to end")
+            said = True
         time.sleep(0.1)
 
 

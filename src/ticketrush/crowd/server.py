@@ -8,6 +8,7 @@ import queue
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from ticketrush.crowd import stop
 from ticketrush.crowd.errors import CrowdError
 
 COMMAND: Final = (sys.executable, "-m", "ticketrush", "serve")
@@ -68,26 +70,35 @@ def own_server(command: Sequence[str] = COMMAND) -> Iterator[OwnServer]:
     Raises:
         CrowdError: it does not start, or does not stop by itself.
     """
-    folder = Path(tempfile.mkdtemp(prefix="ticketrush-rush-"))
     secret = secrets.token_urlsafe(48)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKETRUSH_")}
     environment["TICKETRUSH_TOKEN_SECRETS"] = secret
-    arguments = ["--json", "--host", "127.0.0.1", "--port", "0", "--ledger", f"sqlite:///{folder / 'rush.db'}"]
-    server: OwnServer | None = None
-    try:
-        with (folder / "server.log").open("wb") as log:
-            process = subprocess.Popen(
-                [*command, *arguments], stdout=subprocess.PIPE, stderr=log, env=environment, cwd=folder
-            )
+    with contextlib.ExitStack() as stack:
+        with stop.postponed():
+            folder = Path(tempfile.mkdtemp(prefix="ticketrush-rush-"))
+            unwanted = stack.enter_context(contextlib.ExitStack())
+            unwanted.callback(shutil.rmtree, folder, ignore_errors=True)
+            process = _start([*command, "--json", "--host", "127.0.0.1", "--port", "0"], environment, folder)
+            stack.callback(_stop, process)
+        serving = _first_line(process, folder)
+        server = OwnServer(process, serving.url, serving.pid, secret.encode(), folder)
         try:
-            serving = _first_line(process, folder)
-            server = OwnServer(process, serving.url, serving.pid, secret.encode(), folder)
             yield server
         finally:
-            _stop(process)
-    finally:
-        if server is None or not server.keep:
-            shutil.rmtree(folder, ignore_errors=True)
+            if server.keep:
+                unwanted.pop_all()
+
+
+def _start(command: Sequence[str], environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "server.log").open("wb") as log:
+        return subprocess.Popen(
+            [*command, "--ledger", f"sqlite:///{folder / 'rush.db'}"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            cwd=folder,
+            preexec_fn=stop.with_parent(signal.SIGTERM),  # noqa: PLW1509 - no thread of ours holds a lock here
+        )
 
 
 def _first_line(process: subprocess.Popen[bytes], folder: Path) -> _Serving:
@@ -112,12 +123,13 @@ def _log_of(folder: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    with stop.postponed():
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ticketrush.clock import SystemClock
-from ticketrush.crowd.errors import CrowdError
+from ticketrush.crowd.errors import OptionError
 from ticketrush.crowd.operator import Operator
 from ticketrush.crowd.options import RushOptions
 from ticketrush.crowd.server import OwnServer, own_server
@@ -38,7 +38,9 @@ def target_of(options: RushOptions) -> Iterator[Target]:
     """The server of `options`; one of our own is stopped at the end.
 
     Raises:
-        CrowdError: our own does not start, or no secret is known for the one that is named.
+        CrowdError: our own does not start.
+        OptionError: the one that is named asks for tokens, and no secret to make them is known.
+        NoAnswer: the one that is named is not there.
     """
     if options.url is None:
         audience = str(Settings.model_fields["token_audience"].default)
@@ -46,9 +48,21 @@ def target_of(options: RushOptions) -> Iterator[Target]:
             yield Target(operator, own, own.secret, audience, "rush")
         return
     settings = load()
-    if not settings.token_keys:
-        raise CrowdError(f"the buyers need tokens; set TICKETRUSH_TOKEN_SECRETS to the secrets of {options.url}")
-    secret, audience = settings.token_keys[0], settings.token_audience
+    audience = settings.token_audience
+    secret = _secret_for(options.url, settings)
     sale = f"rush-{SystemClock().now_ms()}"
     with contextlib.closing(Operator(options.url, secret, audience)) as operator:
         yield Target(operator, None, secret, audience, sale)
+
+
+def _secret_for(url: str, settings: Settings) -> bytes:
+    """The secret that signs tokens for the server at `url`; none for an open server, which wants names only."""
+    with contextlib.closing(Operator(url, b"", settings.token_audience)) as stranger:
+        if not stranger.needs_token():
+            return b""
+    if not settings.token_keys:
+        raise OptionError(
+            f"{url} asks buyers for tokens. Set TICKETRUSH_TOKEN_SECRETS to the secrets that it was started with, "
+            "or start it with --open"
+        )
+    return settings.token_keys[0]

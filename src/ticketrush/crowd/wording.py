@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ticketrush.crowd import report as reports
 from ticketrush.crowd.report import Report
 
 PLAIN: Final = {
@@ -34,16 +35,54 @@ def verdict(report: Report, name: str) -> str:
     return "vacuous" if name in report.extra.vacuous else "holds"
 
 
+def units(count: int, name: str) -> str:
+    """1 hold, 2 holds."""
+    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
+
+
+def left_over(report: Report) -> str:
+    """How many were left over though wanted; a dash if that was not checked."""
+    return f"{report.undersold:,}" if report.undersold or verdict(report, "I7") != "vacuous" else VERDICTS["vacuous"]
+
+
+def brief(report: Report) -> str:
+    """What came out, in a few words for a terminal."""
+    of = f"{report.paid:,} of {report.tickets:,} tickets"
+    match report.extra.outcome:
+        case reports.SOLD:
+            return "All is well: not one ticket too many, not one too few."
+        case reports.WANTED_LESS:
+            return f"All is well. {of} sold: the crowd wanted no more."
+        case reports.UNPAID:
+            who = "who got one paid" if report.paid else "paid"
+            left = "not everybody" if report.paid else "nobody"
+            return f"Nothing was broken, but {of} are paid: {left} {who}."
+        case _:
+            return "NOT WELL"
+
+
 def headline(report: Report) -> str:
     """What came out, in one sentence."""
-    bought = (
-        f"{report.paid:,} of {report.tickets:,} tickets"
-        if report.paid != report.tickets
-        else f"{report.paid:,} tickets"
-    )
-    sold = f"{bought} sold to a crowd of {report.buyers:,}"
-    if not report.extra.ok:
-        return f"{sold}, but not all is well."
-    if report.paid == report.tickets:
-        return f"{sold}: not one too many, not one too few."
-    return f"{sold}: everybody who wanted one and paid has one."
+    bought = f"{report.paid:,}" if report.paid == report.tickets else f"{report.paid:,} of {report.tickets:,}"
+    sold = f"{bought} tickets sold to a crowd of {report.buyers:,}"
+    match report.extra.outcome:
+        case reports.SOLD:
+            return f"{sold}: not one too many, not one too few."
+        case reports.WANTED_LESS:
+            return f"{sold}, who wanted no more."
+        case reports.UNPAID:
+            return brief(report)
+        case _:
+            return f"{sold}, but not all is well."
+
+
+def badge(report: Report) -> str:
+    """The verdict over the audits, without claiming what was not checked."""
+    verdicts = [verdict(report, name) for name in report.audit]
+    if report.extra.outcome == reports.BROKEN:
+        return "Not all is well"
+    unpaid = ", not every ticket is paid" if report.extra.outcome == reports.UNPAID else ""
+    checked = sum(found == "holds" for found in verdicts)
+    if checked == len(verdicts):
+        return f"All eight audits hold{unpaid}"
+    return f"{checked} of 8 audits hold, {len(verdicts) - checked} had nothing to check{unpaid}"

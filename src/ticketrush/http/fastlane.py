@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ticketrush import logs
 from ticketrush import model as m
 from ticketrush.http.lane import DEMO, closing, is_local
+from ticketrush.http.problems import problem
 from ticketrush.http.protocol import SteadyProtocol, is_done
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+log = logs.get("ticketrush.http")
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -73,7 +77,13 @@ class HotCycle:
 
     def settle(self, outcome: m.Outcome) -> None:
         """The ledger has decided."""
-        self.reply(self.protocol.lane.answer(self.sale, outcome))
+        lane = self.protocol.lane
+        try:
+            data = lane.answer(self.sale, outcome)
+        except Exception:
+            log.exception("defect")
+            data = lane.render(problem("internal"))
+        self.reply(data)
 
     def reply(self, data: bytes) -> None:
         """Send the answer."""

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +176,6 @@ def test_a_rush_that_is_stopped_says_so_in_one_sentence_and_leaves_nothing(
     assert not list(under_way.temporary.iterdir())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
 def test_a_rush_that_is_killed_takes_its_server_and_its_crowd_with_it(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         under_way = begin(stack, tmp_path / "rush", *SLOW)

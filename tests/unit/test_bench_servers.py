@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from ticketrush import processes
 from ticketrush.admission.tokens import Tokens
-from ticketrush.bench import processes, tools
+from ticketrush.bench import tools
 from ticketrush.bench.buyers import AUDIENCE, Issuer
 from ticketrush.bench.client import Answer, Connection, parse
 from ticketrush.bench.errors import BenchError

@@ -18,13 +18,11 @@ FAR_NS = 3_600 * NS_PER_S
 
 def plan(**changes: object) -> h.Plan:
     base = h.Plan(
-        host="127.0.0.1",
-        port=1,
+        doors=[h.Door("127.0.0.1", 1, connections=2)],
         sale="rush",
         item="second",
         buyers=10,
         tickets=5,
-        connections=2,
         arrivals=0.0,
         shares=QUIET,
         limit=2,

@@ -15,11 +15,12 @@ from ticketrush.audit import Told, audit
 from ticketrush.crowd import history as h
 from ticketrush.crowd.buyers import Asked
 from ticketrush.crowd.display import Display, summary
+from ticketrush.crowd.doom import Kill
 from ticketrush.crowd.errors import CrowdError
 from ticketrush.crowd.operator import Level, event_of
 from ticketrush.crowd.options import RushOptions
 from ticketrush.crowd.page import page
-from ticketrush.crowd.report import POINTS_MAX, RushResult, curves_of, make, moments_of
+from ticketrush.crowd.report import POINTS_MAX, Cluster, RushResult, curves_of, make, moments_of
 from ticketrush.crowd.rush import asked_for, of_sale
 from ticketrush.crowd.svg import Plot, Series, draw, short, ticks
 from ticketrush.events import AnyEvent, Expired, Held, Paid, SaleCreated
@@ -42,6 +43,8 @@ FIELDS = [
     "server_cpu_us_per_request",
     "server_rss_mb",
     "audit",
+    "nodes",
+    "killed",
     "extra",
 ]
 
@@ -80,6 +83,7 @@ def history(**changes: object) -> h.History:
         left_waiting=0,
         finished=True,
         samples=[],
+        requests=[11],
     )
     return msgspec.structs.replace(base, **changes)
 
@@ -87,13 +91,59 @@ def history(**changes: object) -> h.History:
 SOLD_OUT: list[AnyEvent] = [sale(2), held(0), held(1), Paid(1_500, "r0", "p0"), Paid(1_600, "r1", "p1")]
 
 
-def result(events: list[AnyEvent] = SOLD_OUT, of: h.History | None = None, *, demand: bool = True) -> RushResult:
+ALONE = Cluster(["http://127.0.0.1:1"], [], [])
+
+
+def result(
+    events: list[AnyEvent] = SOLD_OUT,
+    of: h.History | None = None,
+    *,
+    demand: bool = True,
+    nodes: int | None = None,
+    cluster: Cluster = ALONE,
+) -> RushResult:
     saw = of or history()
     audited = audit(events, told=saw.told, asked_for=Asked(1, saw.buyers), demand_exceeds_capacity=demand)
-    options = RushOptions(buyers=9, tickets=2)
+    options = RushOptions(buyers=9, tickets=2, nodes=nodes)
     progress = [h.Progress(0.25 * n, 9, [n * a for a in saw.answers], 100) for n in range(1, 5)]
-    report = make(options, saw, audited, (0.0022, 61.23), demand=demand)
+    report = make(options, saw, audited, (0.0022, 61.23), cluster, demand=demand)
     return RushResult(report, moments_of(events, 2), progress, curves_of(saw))
+
+
+TWO = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+
+
+def test_killed_nodes_are_named_everywhere() -> None:
+    killed = Cluster(TWO, [Kill(node=1, at_s=1.5, paid=1)], [])
+    done = result(of=history(requests=[7, 4]), nodes=2, cluster=killed)
+
+    got: dict[str, Any] = msgspec.json.decode(done.to_json())
+    assert got["nodes"] == [
+        {"url": TWO[0], "killed": False, "requests": 7},
+        {"url": TWO[1], "killed": True, "requests": 4},
+    ]
+    assert got["killed"] == 1
+    assert got["extra"]["kills"] == [{"node": 1, "at_s": 1.5, "paid": 1}]
+    assert done.ok, "a node that was killed on purpose is no failure"
+    assert "killed after 1.5 s, 1 tickets were paid" in page(done)
+    shown = text_of(done)
+    assert re.search(r"node-2 +http://127.0.0.1:2 +4 requests +killed", shown)
+    assert "nodes and Valkey CPU" in shown
+
+
+def test_a_node_that_died_by_itself_is_not_well() -> None:
+    died = Cluster(TWO, [], ["the rush's own node-1 (pid 1) ended with exit code 3:\nno memory"])
+    done = result(of=history(requests=[7, 4]), nodes=2, cluster=died)
+
+    assert not done.ok
+    assert "no memory" in text_of(done)
+    assert "no memory" in page(done)
+
+
+def text_of(done: RushResult) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(summary(done))
+    return out.getvalue()
 
 
 def test_the_json_has_the_promised_fields_and_all_others_under_extra() -> None:

@@ -12,8 +12,8 @@ from typing import Final
 
 from ticketrush.bench.client import Answer, Connection
 from ticketrush.bench.errors import BenchError
-from ticketrush.bench.processes import Child, child
 from ticketrush.bench.target import BODY, PATH, Target
+from ticketrush.processes import Child, child
 
 START_S: Final = 10
 

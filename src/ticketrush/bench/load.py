@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ticketrush.bench import processes
+from ticketrush import processes
 from ticketrush.bench.errors import BenchError
 from ticketrush.bench.result import Round
 from ticketrush.bench.target import ITEM, PATH, Target

@@ -17,9 +17,9 @@ import msgspec
 from ticketrush.bench.buyers import Issuer
 from ticketrush.bench.client import Answer, Connection, parse
 from ticketrush.bench.errors import BenchError
-from ticketrush.bench.processes import Child, child
 from ticketrush.bench.target import BODY, ITEM, PATH, SALE, Target
 from ticketrush.model import CAPACITY_MAX
+from ticketrush.processes import Child, child
 
 COMMAND: Final = (sys.executable, "-m", "ticketrush")
 START_S: Final = 30

@@ -10,7 +10,7 @@ import typer
 
 from ticketrush import logs
 from ticketrush._version import __version__
-from ticketrush.cli import audit, bench, config, rush, sale, serve, token
+from ticketrush.cli import audit, bench, config, rush, sale, serve, token, up
 from ticketrush.cli.app import EXIT_CODES_HELP, Commands
 
 __all__ = ["app", "main"]
@@ -25,6 +25,7 @@ app = typer.Typer(
     epilog=EXIT_CODES_HELP + " Every flag has an environment variable, named in its help.",
 )
 app.command(epilog=serve.EPILOG)(serve.serve)
+app.command(epilog=up.EPILOG)(up.up)
 app.command(epilog=rush.EPILOG)(rush.rush)
 app.command(epilog=audit.EPILOG)(audit.audit)
 app.command(epilog=bench.EPILOG)(bench.bench)

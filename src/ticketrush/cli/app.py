@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from ticketrush.cluster.errors import NotInstalled, PlanError
 from ticketrush.crowd.errors import NoAnswer, OptionError, Stopped
 from ticketrush.errors import JournalError, LedgerUnavailable, SettingsError, TicketrushError
 
@@ -20,7 +21,7 @@ class Exit(enum.IntEnum):
     NOT_WELL = 1
     """What was checked is not well: an audit violated, a rush not exact, a token not valid, a request refused."""
     USAGE = 2
-    """A flag, a setting or an argument is wrong."""
+    """A flag, a setting or an argument is wrong, or a program that it needs is not installed."""
     LEDGER = 3
     """The ledger is locked by another process, damaged, not a ledger, or cannot be written."""
     UNREACHABLE = 4
@@ -43,6 +44,8 @@ CODES: tuple[tuple[type[TicketrushError], Exit], ...] = (
     (SettingsError, Exit.USAGE),
     (UsageError, Exit.USAGE),
     (OptionError, Exit.USAGE),
+    (PlanError, Exit.USAGE),
+    (NotInstalled, Exit.USAGE),
     (JournalError, Exit.LEDGER),
     (LedgerUnavailable, Exit.LEDGER),
     (UnreachableError, Exit.UNREACHABLE),
@@ -51,7 +54,7 @@ CODES: tuple[tuple[type[TicketrushError], Exit], ...] = (
 
 EXIT_CODES_HELP = """Exit codes: 0 all is well · 1 what was checked is not well · 2 wrong usage or settings ·
 3 ledger locked, damaged or not writable · 4 server unreachable ·
-129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM (rush)."""
+129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM (rush; up while it starts)."""
 
 
 def code_of(error: TicketrushError) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,12 +11,14 @@ from ticketrush.cli import output
 from ticketrush.cli.app import Exit
 from ticketrush.cli.client import Client
 from ticketrush.cli.flags import flag
+from ticketrush.cluster.plan import parse_weights
 from ticketrush.crowd.options import RushOptions, bounds_of
 from ticketrush.crowd.rush import run
 
 EPILOG = """Examples: `ticketrush rush` is the full story. ·
 `ticketrush rush --buyers 50000 --tickets 500 --report rush.html` is a short one, with pictures. ·
 `ticketrush rush --arrivals 5000 --buyers 60000` lets 5,000 come each second, however slow the server is. ·
+`ticketrush rush --nodes 4 --kill 2` sells from four processes, of which two are killed in the middle. ·
 `ticketrush rush --json - | jq .audit` is for machines."""
 
 _DEFAULT = RushOptions()
@@ -69,6 +71,37 @@ def rush(
     seed: Annotated[
         int, flag("RUSH_SEED", _within("The same seed sends the same people", "seed"), "--seed")
     ] = _DEFAULT.seed,
+    nodes: Annotated[
+        int | None,
+        flag(
+            "RUSH_NODES",
+            _within("Start a cluster of so many nodes on one Valkey", "nodes"),
+            "--nodes",
+            show_default="a single server",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        flag(
+            "RUSH_WEIGHTS",
+            "The share of the connections that each node gets, like 1,2,3,4.",
+            "--weights",
+            metavar="N,N,...",
+            show_default="equal shares",
+        ),
+    ] = None,
+    kill: Annotated[
+        int,
+        flag(
+            "RUSH_KILL",
+            "Nodes to kill (SIGKILL) in mid-sale, at moments that the seed decides; one lives on.",
+            "--kill",
+        ),
+    ] = _DEFAULT.kill,
+    cluster_durability: Annotated[
+        Literal["memory", "fsync", "replica"],
+        flag("RUSH_DURABILITY", "What a success survives in the cluster, as for `ticketrush up`.", "--durability"),
+    ] = _DEFAULT.durability,
     url: Annotated[
         str | None,
         flag(
@@ -100,11 +133,14 @@ def rush(
 ) -> None:
     """Send a crowd to buy, over real HTTP, then audit every promise and report.
 
-    It starts a server of its own, opens a sale, lets buyers pay, abandon, repeat themselves, break
-    off and cheat, lets abandoned holds expire and be sold again, and ends when every ticket is paid
-    or nobody wants one any more. Exit code 0 only if none was sold twice or lost, no invariant is
-    violated, and every ticket is paid; where there were no more buyers than tickets, some may be
-    left. Exit code 1 too if there were more buyers, nothing was broken, and not all who got a ticket paid.
+    It starts a server of its own (with --nodes a cluster: a Valkey and so many nodes), opens a sale,
+    lets buyers pay, abandon, repeat themselves, break off and cheat, lets abandoned holds expire and
+    be sold again, and ends when every ticket is paid or nobody wants one any more. Who is cut off by
+    a node that is killed asks another one with the same key: what a cut connection has left is
+    unknown, not failed. Exit code 0 only if none was sold twice or lost, no invariant is violated,
+    nothing died that was not to be killed, and every ticket is paid; where there were no more buyers
+    than tickets, some may be left. Exit code 1 too if there were more buyers, nothing was broken, and
+    not all who got a ticket paid.
     """
     to_stdout = json_file == output.STDOUT
     output.check_writable(json_file, report)
@@ -120,6 +156,10 @@ def rush(
         limit=limit,
         hold=hold,
         seed=seed,
+        nodes=nodes,
+        weights=parse_weights(weights, nodes or 1),
+        kill=kill,
+        durability=cluster_durability,
         url=url,
         time_limit=time_limit,
         keep=keep,

@@ -21,16 +21,22 @@ PROGRESS_S: Final = 0.25
 
 
 async def send(plan: Plan, out: IO[bytes]) -> History:
-    """Send the crowd; a Progress goes to `out` four times a second."""
+    """Send the crowd; a Progress goes to `out` four times a second, and at every milestone."""
     crowd = Crowd(plan)
     cpu_s = time.process_time()
-    work = asyncio.get_running_loop().create_task(crowd.run())
+    loop = asyncio.get_running_loop()
+    work = loop.create_task(crowd.run())
+    milestone = loop.create_task(crowd.milestone.wait())
     counts: list[int] = []
     while True:
-        done, _ = await asyncio.wait((work,), timeout=PROGRESS_S)
+        await asyncio.wait((work, milestone), timeout=PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
         progress, counts = crowd.progress(counts)
         write_frame(out, progress)
-        if done:
+        if milestone.done():
+            crowd.milestone.clear()
+            milestone = loop.create_task(crowd.milestone.wait())
+        if work.done():
+            milestone.cancel()
             return crowd.history(finished=work.result(), seconds=crowd.seconds, cpu_s=time.process_time() - cpu_s)
 
 

@@ -6,6 +6,7 @@ size and come back after Retry-After.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -65,6 +66,8 @@ class Behaviour:
         self.left_sold_out = self.gave_up = self.left_waiting = 0
         self.surge_goal = max(1, int(SURGE_SHARE * min(plan.tickets, plan.buyers)))
         self.surge_ns = 0
+        self.milestone = asyncio.Event()
+        self._milestones = sorted(plan.milestones, reverse=True)
         self._plan = plan
         self._buyers = buyers
         self._agenda = agenda
@@ -183,5 +186,8 @@ class Behaviour:
                 return
             self.answers[h.PAID] += 1
             self.told.paid.add(bought)
+            while self._milestones and self.answers[h.PAID] >= self._milestones[-1]:
+                self._milestones.pop()
+                self.milestone.set()
         else:
             self._error(job, reply)

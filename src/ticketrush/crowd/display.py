@@ -13,8 +13,8 @@ from rich.text import Text
 
 from ticketrush.crowd import history as h
 from ticketrush.crowd.operator import Level
-from ticketrush.crowd.report import RushResult
-from ticketrush.crowd.wording import VERDICTS, brief, left_over, units, verdict
+from ticketrush.crowd.report import Report, RushResult
+from ticketrush.crowd.wording import VERDICTS, brief, left_over, node_names, units, verdict
 
 PLAIN_EVERY_S: Final = 5.0
 
@@ -125,14 +125,15 @@ def summary(result: RushResult) -> Group:
     figures.add_column(style="dim")
     figures.add_column(justify="right")
     latency = report.latency_ms
+    who = "nodes and Valkey" if report.extra.clustered else "server"
     rows = (
         ("buyers", f"{report.buyers:,}", "seconds", f"{report.seconds:,.1f}"),
         ("tickets", f"{report.tickets:,}", "requests", f"{report.requests:,}"),
         ("paid", f"{report.paid:,}", "requests/s", f"{report.requests_per_s:,}"),
         ("oversold", f"{report.oversold:,}", "reservations/s at first", f"{report.reserve_per_s:,}"),
         ("undersold", left_over(report), "latency p50 · p99", f"{latency['p50']:.1f} · {latency['p99']:.1f} ms"),
-        ("lost", f"{report.lost:,}", "server CPU a request", f"{report.server_cpu_us_per_request:.1f} µs"),
-        ("unexpected", f"{report.unexpected:,}", "server memory", f"{report.server_rss_mb:,.0f} MB"),
+        ("lost", f"{report.lost:,}", f"{who} CPU a request", f"{report.server_cpu_us_per_request:.1f} µs"),
+        ("unexpected", f"{report.unexpected:,}", f"{who} memory", f"{report.server_rss_mb:,.0f} MB"),
     )
     for row in rows:
         figures.add_row(*row)
@@ -142,7 +143,17 @@ def summary(result: RushResult) -> Group:
         audits.append("   – nothing to check it with", "dim")
     title = Text(brief(report), "bold green" if result.ok else "bold red")
     troubles = [Text(f"  {trouble}", style="red") for trouble in _troubles(result)]
-    return Group(Text(), title, *troubles, Text(), figures, Text(), audits)
+    nodes = [_nodes(report)] if report.extra.clustered else []
+    return Group(Text(), title, *troubles, Text(), figures, *nodes, Text(), audits)
+
+
+def _nodes(report: Report) -> Table:
+    table = Table.grid(padding=(0, 3))
+    table.add_row()
+    for name, node in zip(node_names(report), report.nodes, strict=True):
+        fate = Text("killed", "yellow") if node.killed else Text("")
+        table.add_row(Text(name, "dim"), node.url, f"{node.requests:,} requests", fate)
+    return table
 
 
 def _troubles(result: RushResult) -> list[str]:
@@ -152,4 +163,4 @@ def _troubles(result: RushResult) -> list[str]:
     if errors:
         troubles.append(f"{errors:,} answers that should not have come, for example:")
         troubles += [f"{sample.status} to {sample.asked}: {sample.body}" for sample in extra.unexpected_answers[:3]]
-    return troubles + extra.violations
+    return troubles + extra.violations + extra.deaths

@@ -12,9 +12,10 @@ class Forms:
     __slots__ = ("_buyers", "_mint", "_pay", "_reserve", "_tails")
 
     def __init__(self, plan: Plan, buyers: Buyers) -> None:
-        host = f"[{plan.host}]" if ":" in plan.host else plan.host
+        door = plan.doors[0]  # all doors are one server, as behind a load balancer
+        host = f"[{door.host}]" if ":" in door.host else door.host
         name = "authorization: Bearer" if plan.secret else "x-buyer:"
-        common = f"host: {host}:{plan.port}\r\ncontent-type: application/json\r\n{name} ".encode()
+        common = f"host: {host}:{door.port}\r\ncontent-type: application/json\r\n{name} ".encode()
         self._buyers = buyers
         self._mint: Mint = minter(plan.secret, plan.audience, plan.expires_at_s) if plan.secret else bytes
         self._reserve = b"POST /v1/sales/%b/reservations HTTP/1.1\r\n%b" % (plan.sale.encode(), common)

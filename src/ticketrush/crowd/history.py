@@ -28,19 +28,27 @@ PAID, PENDING, REFUNDED, PAYMENT_ERROR, BUSY, UNKNOWN = range(6, 12)
 _LENGTH: Final = struct.Struct(">I")
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """What the crowd is to do. Times are seconds; `arrivals` is per second, 0 for a closed loop.
-
-    Without a `secret` buyers show no tokens but their names, as an open server wants it.
-    """
+class Door(msgspec.Struct, frozen=True):
+    """A node that takes buyers, and how many of the connections go there."""
 
     host: str
     port: int
+    connections: int
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What the crowd is to do. Times are seconds; `arrivals` is per second, 0 for a closed loop.
+
+    All `doors` lead to the same sale: who is not answered at one asks at another. Without a `secret`
+    buyers show no tokens but their names, as an open server wants it. There is a Progress at once
+    whenever as many tickets are paid as one of `milestones` says.
+    """
+
+    doors: list[Door]
     sale: str
     item: str
     buyers: int
     tickets: int
-    connections: int
     arrivals: float
     shares: Shares
     limit: int
@@ -52,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
     timeout_s: float = 10.0
     time_limit_s: float = 120.0
     comebacks_max: int = 10_000
+    milestones: list[int] = []
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -84,7 +93,7 @@ class History(msgspec.Struct, frozen=True, tag="history"):
     `buyers` came. Of those, `left_sold_out` went away because they were told that all is sold,
     `gave_up` were told that all is held and did not want to wait, and `left_waiting` were still
     waiting at the time limit. `surge_reservations` were acknowledged in the first `surge_s` seconds:
-    the time in which (nearly) the whole stock was taken.
+    the time in which (nearly) the whole stock was taken. `requests` counts what was sent to each door.
     """
 
     buyers: int
@@ -100,6 +109,7 @@ class History(msgspec.Struct, frozen=True, tag="history"):
     left_waiting: int
     finished: bool
     samples: list[Sample]
+    requests: list[int]
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):

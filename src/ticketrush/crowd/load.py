@@ -9,6 +9,8 @@ buyer meant to ask (no coordinated omission, see https://github.com/giltene/wrk2
 from __future__ import annotations
 
 import asyncio
+import functools
+import random
 import time
 from typing import Final, cast
 
@@ -47,16 +49,23 @@ class Crowd:
         self._connecting: set[asyncio.Task[None]] = set()
         self._failure: CrowdError | None = None
         self._stopping = False
+        self._requests = [0] * len(plan.doors)
         self._all_gone = asyncio.Event()
+
+    @property
+    def milestone(self) -> asyncio.Event:
+        """Set when as many tickets are paid as the plan wants to hear of; whoever waits clears it."""
+        return self._behaviour.milestone
 
     async def run(self) -> bool:
         """Send everybody. True if all was done before the time limit.
 
         Raises:
-            NoAnswer: the server takes no connections.
+            NoAnswer: no door takes connections.
         """
-        for _ in range(self.plan.connections):
-            self._open_wire()
+        for number, door in enumerate(self.plan.doors):
+            for _ in range(door.connections):
+                self._open_wire(number)
         await asyncio.gather(*self._connecting)
         now = sweep_ns = self.start_ns = time.perf_counter_ns()
         self._agenda.start(now)
@@ -105,26 +114,42 @@ class Crowd:
 
     # --- connections --------------------------------------------------------------------------
 
-    def _open_wire(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._connect())
+    def _open_wire(self, home: int, silent: int = -1) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect(home, silent))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self) -> None:
+    async def _connect(self, home: int, silent: int) -> None:
+        """Connect to the first door that takes us; the one that did not answer is tried last."""
         loop = asyncio.get_running_loop()
         start_s = loop.time()
+        doors = self.plan.doors
+        patience_s, why = CONNECT_S_MAX, ""
         while not self._stopping:
-            try:
-                await loop.create_connection(lambda: Wire(self, self._memo), self.plan.host, self.plan.port)
-                return
-            except OSError as error:
-                patience_s = REFUSED_S_MAX if isinstance(error, ConnectionRefusedError) else CONNECT_S_MAX
-                if loop.time() > start_s + patience_s:
-                    why = error.strerror or str(error)
-                    text = f"no connection to {self.plan.host}:{self.plan.port} for {patience_s:g} s: {why}"
-                    self._failure = NoAnswer(text)
+            for number in self._ways(home, silent):
+                door = doors[number]
+                try:
+                    make = functools.partial(Wire, self, self._memo, home, number)
+                    await loop.create_connection(make, door.host, door.port)
                     return
-                await asyncio.sleep(0.05)
+                except OSError as error:
+                    patience_s = REFUSED_S_MAX if isinstance(error, ConnectionRefusedError) else CONNECT_S_MAX
+                    why = error.strerror or str(error)
+            if loop.time() > start_s + patience_s:
+                where = ", ".join(f"{door.host}:{door.port}" for door in doors)
+                self._failure = NoAnswer(f"no connection to {where} for {patience_s:g} s: {why}")
+                return
+            await asyncio.sleep(0.05)
+
+    def _ways(self, home: int, silent: int) -> list[int]:
+        """The doors in the order in which to try them: home, then the others, each as likely as its connections.
+
+        The order of the others is a weighted draw without replacement (Efraimidis and Spirakis 2006).
+        """
+        if len(self.plan.doors) == 1:
+            return [home]
+        drawn = {n: random.random() ** (1 / max(door.connections, 0.01)) for n, door in enumerate(self.plan.doors)}
+        return sorted(drawn, key=lambda n: (n == silent, n != home, -drawn[n]))
 
     def ready(self, wire: Wire) -> None:
         """A connection can be used."""
@@ -138,14 +163,20 @@ class Crowd:
             self._idle.append(wire)
 
     def lost(self, wire: Wire, *, in_flight: bool) -> None:
-        """A connection is gone. What was in flight is unknown: the buyer asks again with the same key."""
+        """A connection is gone. What was in flight is unknown: the buyer asks again with the same key.
+
+        The connection goes home then, unless the door has left it without an answer.
+        """
         self._wires.discard(wire)
         if wire in self._idle:
             self._idle.remove(wire)
+        silent = -1
         if in_flight:
-            self._behaviour.hear_nothing(cast("Job", wire.job), time.perf_counter_ns())
+            job = cast("Job", wire.job)
+            silent = -1 if _breaks_off(job) else wire.door
+            self._behaviour.hear_nothing(job, time.perf_counter_ns())
         if not self._stopping:
-            self._open_wire()
+            self._open_wire(wire.home, silent)
         elif not self._wires:
             self._all_gone.set()
 
@@ -169,7 +200,8 @@ class Crowd:
         wire.job = job
         wire.started_ns = job.due_ns or now
         wire.sent_ns = now
-        if job.manners & CUTS and job.first:
+        self._requests[wire.door] += 1
+        if _breaks_off(job):
             wire.send_and_cut(request[: len(request) // 2] if job.manners & CUTS_HALFWAY else request, CUT_AFTER_S)
         else:
             wire.send(request)
@@ -202,4 +234,10 @@ class Crowd:
             left_waiting=seen.left_waiting,
             finished=finished,
             samples=seen.samples,
+            requests=self._requests,
         )
+
+
+def _breaks_off(job: Job) -> bool:
+    """Whether the buyer is one who breaks the connection off, and does so this time."""
+    return bool(job.manners & CUTS) and job.first

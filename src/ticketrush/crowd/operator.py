@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import re
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -56,16 +57,14 @@ class _Page(msgspec.Struct):
 
 
 class Operator:
-    """Talks to one server as an operator; one connection, used by one thread.
+    """Talks to servers that are one, as an operator; one connection, used by one thread.
 
-    Without a `secret` it shows no token, which is enough for an open server.
+    It stays with one server until that does not answer, then asks the next. Without a `secret` it
+    shows no token, which is enough for an open server.
     """
 
-    def __init__(self, url: str, secret: bytes, audience: str) -> None:
-        parts = urlsplit(url)
-        self.url = url
-        self.host = parts.hostname or "127.0.0.1"
-        self.port = parts.port or 80
+    def __init__(self, urls: Sequence[str], secret: bytes, audience: str) -> None:
+        self._urls = deque(urls)
         self.expires_at_s = int(time.time()) + TOKEN_S
         self._headers = {"Content-Type": "application/json"}
         if secret:
@@ -73,7 +72,16 @@ class Operator:
             self._headers["Authorization"] = f"Bearer {token.decode()}"
         else:
             self._headers["X-Buyer"] = NAME
-        self._connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
+        self._connect()
+
+    @property
+    def url(self) -> str:
+        """The server that it talks to now."""
+        return self._urls[0]
+
+    def _connect(self) -> None:
+        host, port = address_of(self.url)
+        self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
 
     def close(self) -> None:
         """Close the connection."""
@@ -83,10 +91,10 @@ class Operator:
         """The body of a successful answer.
 
         Raises:
-            NoAnswer: no answer.
+            NoAnswer: no answer, from none of them.
             CrowdError: an answer that is not a success; the text has the server's words.
         """
-        status, text = self._try_twice(method, path, msgspec.json.encode(body) if body is not None else None)
+        status, text = self._try_all(method, path, msgspec.json.encode(body) if body is not None else None)
         if status >= 300:
             said = text[:300].decode(errors="replace")
             raise CrowdError(f"{self.url} answers {method} {path} with {status}: {said}")
@@ -96,6 +104,15 @@ class Operator:
         """Whether the server turns away who shows no token, as this one without a secret does."""
         status, _ = self._try_twice("GET", "/v1/reservations/none", None)
         return status == 401
+
+    def _try_all(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
+        for _ in range(len(self._urls) - 1):
+            try:
+                return self._try_twice(method, path, content)
+            except NoAnswer:
+                self._urls.rotate(-1)
+                self._connect()
+        return self._try_twice(method, path, content)
 
     def _try_twice(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
         try:
@@ -143,6 +160,12 @@ class Operator:
         """(CPU seconds, resident megabytes) of the server's process, as its /metrics say."""
         text = self.ask("GET", "/metrics").decode(errors="replace")
         return _sample(text, "process_cpu_seconds_total"), _sample(text, "process_resident_memory_bytes") / 1e6
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a URL."""
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 80
 
 
 def event_of(fields: dict[str, Any]) -> ev.AnyEvent:

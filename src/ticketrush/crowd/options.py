@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from ticketrush.cluster.plan import NODES_MAX, Durability, check_weights
 from ticketrush.crowd.buyers import INDEX_MAX, Shares
 from ticketrush.crowd.errors import OptionError
 from ticketrush.model import QUANTITY_MAX
@@ -24,6 +25,8 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "hold": (0.05, 3_600),
     "seed": (0, 2**31),
     "time_limit": (0.1, 86_400),
+    "nodes": (1, NODES_MAX),
+    "kill": (0, NODES_MAX - 1),
 }
 """The least and the most that each number may be."""
 
@@ -45,6 +48,10 @@ class RushOptions:
         limit: tickets one buyer may have.
         hold: seconds an unpaid hold lasts.
         seed: the same seed sends the same people.
+        nodes: a cluster of so many nodes is started for the rush, with a Valkey; None starts a single server.
+        weights: the share of the connections that each node gets, relative to the others; () is equal shares.
+        kill: nodes to be killed in mid-sale; at least one lives on.
+        durability: of the cluster, see `ticketrush.cluster.plan.ClusterPlan`.
         url: a running server to use; None starts one for the rush. Unless it is an open one, its
             secrets must then be in TICKETRUSH_TOKEN_SECRETS here too.
         time_limit: seconds after which the crowd goes home; None takes what should be plenty.
@@ -64,6 +71,10 @@ class RushOptions:
     limit: int = 2
     hold: float = 2.0
     seed: int = 1
+    nodes: int | None = None
+    weights: tuple[int, ...] = ()
+    kill: int = 0
+    durability: Durability = "fsync"
     url: str | None = None
     time_limit: float | None = None
     json: Path | None = None
@@ -77,6 +88,19 @@ class RushOptions:
                 raise OptionError(f"{name} is {_number(value)}; it must be between {bounds_of(name, 'and')}")
         if self.url is not None:
             _check_url(self.url)
+        self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        if self.nodes is None:
+            for name in ("weights", "kill"):
+                if getattr(self, name):
+                    raise OptionError(f"{name} is for a cluster; say how many nodes it has, with --nodes")
+            return
+        if self.url is not None:
+            raise OptionError(f"nodes is {self.nodes} and url is {self.url}: start a cluster, or use what runs there")
+        check_weights(self.weights, self.nodes)
+        if self.kill >= self.nodes:
+            raise OptionError(f"kill is {self.kill} of {self.nodes} nodes; one must live on")
 
     @property
     def shares(self) -> Shares:

@@ -13,7 +13,7 @@ from typing import Final
 from ticketrush.crowd import history as h
 from ticketrush.crowd.report import BROKEN, CURVE, SOLD, Report, RushResult
 from ticketrush.crowd.svg import Plot, Series, draw, time_ticks
-from ticketrush.crowd.wording import PLAIN, VERDICTS, badge, headline, left_over, verdict
+from ticketrush.crowd.wording import PLAIN, VERDICTS, badge, headline, left_over, node_names, verdict
 
 _TEMPLATE: Final = Template(files("ticketrush.crowd").joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -56,6 +56,7 @@ def page(result: RushResult) -> str:
         "states": _states(result),
         "latency": _latency(result),
         "told": _told(report),
+        "nodes": _nodes(report),
         "audit": _audit(report),
     }
     return _TEMPLATE.substitute({name: html.escape(value) for name, value in text.items()} | parts)
@@ -63,6 +64,7 @@ def page(result: RushResult) -> str:
 
 def _tiles(report: Report) -> str:
     latency = report.latency_ms
+    together = ", all nodes and Valkey" if report.extra.clustered else ""
     tiles = (
         ("Tickets paid", f"{report.paid:,}", "", f"of {report.tickets:,}"),
         ("Buyers served", f"{report.buyers:,}", "", f"in {report.seconds:,.1f} seconds"),
@@ -70,8 +72,8 @@ def _tiles(report: Report) -> str:
         ("Reservations", f"{report.reserve_per_s:,}", "/s", "while the stock was first taken"),
         ("Median latency", f"{latency['p50']:.1f}", " ms", "half of all requests are faster"),
         ("99th percentile", f"{latency['p99']:.1f}", " ms", f"slowest of all {latency['max']:,.0f} ms"),
-        ("Server CPU", f"{report.server_cpu_us_per_request:.1f}", " µs", "for each request"),
-        ("Server memory", f"{report.server_rss_mb:,.0f}", " MB", "at its peak"),
+        ("Server CPU", f"{report.server_cpu_us_per_request:.1f}", " µs", f"for each request{together}"),
+        ("Server memory", f"{report.server_rss_mb:,.0f}", " MB", f"at its peak{together}"),
     )
     return "".join(
         f'<div class="tile"><span>{name}</span><b>{value}<small>{unit}</small></b><i>{note}</i></div>'
@@ -98,7 +100,7 @@ def _troubles(report: Report) -> str:
     extra = report.extra
     lines = [] if extra.finished else ["The crowd went home at the time limit, before all was done."]
     lines += [f"{sample.status} to {sample.asked}: {sample.body}" for sample in extra.unexpected_answers]
-    lines += extra.violations
+    lines += [*extra.violations, *extra.deaths]
     if not lines:
         return ""
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
@@ -221,6 +223,28 @@ def _told(report: Report) -> str:
             if count or name == "Error"
         )
         + "</div>"
+    )
+
+
+def _nodes(report: Report) -> str:
+    """Which nodes sold, and which of them were killed; "" for a single server."""
+    if not report.extra.clustered:
+        return ""
+    kills = {kill.node: kill for kill in report.extra.kills}
+    rows = []
+    for number, (name, node) in enumerate(zip(node_names(report), report.nodes, strict=True)):
+        kill = kills.get(number)
+        fate = f"killed after {kill.at_s:.1f} s, {kill.paid:,} tickets were paid" if kill else "lived"
+        color = "red" if kill else "green"
+        share = 100 * node.requests / max(1, report.requests)
+        rows.append(
+            f"<span>{name} <small>{html.escape(node.url)}</small></span>"
+            f'<u style="--key:var(--c-{color});width:{share:.1f}%"></u><b>{node.requests:,} requests, {fate}</b>'
+        )
+    many = "They sold from one stock, leased in parts."
+    note = f"{many} Who was cut off by a dead node asked another one, with the same key." if kills else many
+    return (
+        f'<article class="card wide"><h2>The nodes</h2><p>{note}</p><div class="told">{"".join(rows)}</div></article>'
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from ticketrush.audit import AuditReport
 from ticketrush.crowd import history as h
+from ticketrush.crowd.doom import Kill
 from ticketrush.crowd.histogram import Histogram
 from ticketrush.crowd.options import RushOptions
 from ticketrush.events import AnyEvent, Cancelled, Expired, Held, Paid, Refunded
@@ -25,6 +26,22 @@ BROKEN: Final = "broken"
 """How a rush may come out: every ticket is paid; some are not, for there were no more buyers than
 tickets; some are not though there were more buyers, because those who got one did not pay; and
 something is not as promised, or the time was up. The first two are well."""
+
+
+class NodeReport(msgspec.Struct, frozen=True):
+    """A node that sold, or was killed while it did; `requests` were sent to it."""
+
+    url: str
+    killed: bool
+    requests: int
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """What became of the servers: their URLs, those that the rush has killed, and those that died by themselves."""
+
+    urls: list[str]
+    kills: list[Kill]
+    deaths: list[str]
 
 
 class Extra(msgspec.Struct, frozen=True):
@@ -47,6 +64,9 @@ class Extra(msgspec.Struct, frozen=True):
     violations: list[str]
     unexpected_answers: list[h.Sample]
     options: dict[str, float]
+    clustered: bool
+    kills: list[Kill]
+    deaths: list[str]
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -54,7 +74,9 @@ class Report(msgspec.Struct, frozen=True):
 
     `requests` is the sum of `answers` and of what `extra` counts besides: payments, busy and
     unknown. `paid` are units, as the journal has them. `reserve_per_s` is acknowledged reservations
-    per second while (nearly all of) the stock was taken for the first time.
+    per second while (nearly all of) the stock was taken for the first time. The server's CPU and
+    memory are those of all nodes and of the Valkey that was started for them, together. `killed`
+    counts the `nodes` that the rush has killed.
     """
 
     buyers: int
@@ -73,6 +95,8 @@ class Report(msgspec.Struct, frozen=True):
     server_cpu_us_per_request: float
     server_rss_mb: float
     audit: dict[str, bool]
+    nodes: list[NodeReport]
+    killed: int
     extra: Extra
 
 
@@ -112,10 +136,11 @@ def make(
     history: h.History,
     audited: AuditReport,
     cost: tuple[float, float],
+    cluster: Cluster,
     *,
     demand: bool,
 ) -> Report:
-    """The report of a rush. `cost` is the server's CPU seconds and megabytes."""
+    """The report of a rush. `cost` is the servers' CPU seconds and megabytes."""
     answers = dict(zip(h.ANSWERS, history.answers, strict=True))
     requests = max(1, sum(history.answers))
     kinds = {name: Histogram.of_sparse(of.buckets, of.largest_us) for name, of in history.latencies.items()}
@@ -123,7 +148,7 @@ def make(
     flawless = not (audited.oversold or undersold or audited.lost or audited.unexpected)
     errors = answers["error"] + answers["payment_error"]
     outcome = BROKEN
-    if flawless and errors == 0 and history.finished and audited.ok:
+    if flawless and errors == 0 and history.finished and audited.ok and not cluster.deaths:
         left = options.tickets - audited.sold
         outcome = SOLD if not left else WANTED_LESS if history.buyers <= options.tickets else UNPAID
     return Report(
@@ -143,6 +168,8 @@ def make(
         server_cpu_us_per_request=round(cost[0] / requests * 1e6, 2),
         server_rss_mb=round(cost[1], 1),
         audit=audited.invariants(),
+        nodes=_nodes(cluster, history),
+        killed=len(cluster.kills),
         extra=Extra(
             ok=outcome in {SOLD, WANTED_LESS},
             outcome=outcome,
@@ -166,6 +193,9 @@ def make(
             violations=audited.violations,
             unexpected_answers=history.samples,
             options=_numbers(options),
+            clustered=options.nodes is not None,
+            kills=cluster.kills,
+            deaths=cluster.deaths,
         ),
     )
 
@@ -215,6 +245,12 @@ def moments_of(events: Sequence[AnyEvent], capacity: int) -> list[Moment]:
 def _latency_ms(histogram: Histogram) -> dict[str, float]:
     p50, p99, p999 = histogram.curve((0.5, 0.99, 0.999))
     return {"p50": p50 / 1_000, "p99": p99 / 1_000, "p999": p999 / 1_000, "max": histogram.largest_us / 1_000}
+
+
+def _nodes(cluster: Cluster, history: h.History) -> list[NodeReport]:
+    killed = {kill.node for kill in cluster.kills}
+    counted = zip(cluster.urls, history.requests, strict=True)
+    return [NodeReport(url, number in killed, requests) for number, (url, requests) in enumerate(counted)]
 
 
 def _numbers(options: RushOptions) -> dict[str, float]:

@@ -11,15 +11,17 @@ from typing import Final
 import msgspec
 from rich.console import Console
 
-from ticketrush import audit
+from ticketrush import audit, stop
 from ticketrush.cashier import LATE_KEY
+from ticketrush.cluster.plan import shares
+from ticketrush.crowd import history as h
 from ticketrush.crowd import report as reports
-from ticketrush.crowd import stop
 from ticketrush.crowd.buyers import Asked
 from ticketrush.crowd.display import Display, summary
+from ticketrush.crowd.doom import Doom
 from ticketrush.crowd.errors import CrowdError, Stopped
-from ticketrush.crowd.history import History, Plan, Progress
-from ticketrush.crowd.operator import Level
+from ticketrush.crowd.history import Door, History, Plan, Progress
+from ticketrush.crowd.operator import Level, address_of
 from ticketrush.crowd.options import RushOptions
 from ticketrush.crowd.page import page
 from ticketrush.crowd.report import RushResult
@@ -68,12 +70,13 @@ def _run(options: RushOptions, console: Console, progress: list[Progress]) -> Ru
         try:
             result = _rush(options, target, progress)
         except CrowdError as error:
-            if target.own and (how := target.own.died()):
+            if target.own and (how := "\n".join(target.own.died())):
                 target.own.keep = True
-                raise CrowdError(f"{how}\nIts journal and its log are in {target.own.folder}") from error
+                raise CrowdError(f"{how}\nWhat it kept and its log are in {target.own.folder}") from error
             raise
         if target.own:
-            target.own.keep = options.keep or bool(result.report.extra.violations)
+            extra = result.report.extra
+            target.own.keep = options.keep or bool(extra.violations or extra.deaths)
     console.print(summary(result))
     if options.json:
         options.json.write_bytes(result.to_json())
@@ -90,37 +93,42 @@ def _rush(options: RushOptions, target: Target, progress: list[Progress]) -> Rus
     operator, sale = target.operator, target.sale
     operator.open_sale(sale, ITEM, options.tickets, options.limit, options.hold)
     before_s, _ = target.cost()
+    doom = Doom(options.nodes or 1, options.kill, options.tickets, options.seed)
+    plan = _plan(options, target, doom.milestones)
     with Display(options.buyers, options.tickets) as display:
 
         def on_progress(now: Progress) -> None:
             progress.append(now)
+            if target.own and doom.left:
+                for kill in doom.look(now.answers[h.PAID], now.at_s, target.own.kill):
+                    display.say(f"killed {target.own.nodes[kill.node].name} with {kill.paid:,} tickets paid")
             if display.wants(now):
                 display.show(now, _level(target) if display.live or now.buyers >= options.buyers else None)
 
-        history = send(_plan(options, target), on_progress)
+        history = send(plan, on_progress)
         after_s, rss_mb = target.cost()
         _let_holds_end(target, options.hold, display)
     demand = history.left_sold_out + history.left_waiting > 0
     state, events = operator.state(), list(operator.events())
     own_events = of_sale(events, sale)
     audited = _audit(events, own_events, state, history, options.seed, demand=demand)
+    cluster = reports.Cluster(target.urls, doom.done, target.own.died() if target.own else [])
     return RushResult(
-        report=reports.make(options, history, audited, (after_s - before_s, rss_mb), demand=demand),
+        report=reports.make(options, history, audited, (after_s - before_s, rss_mb), cluster, demand=demand),
         moments=reports.moments_of(own_events, options.tickets),
         progress=progress,
         curves=reports.curves_of(history),
     )
 
 
-def _plan(options: RushOptions, target: Target) -> Plan:
+def _plan(options: RushOptions, target: Target, milestones: list[int]) -> Plan:
+    parts = shares(options.connections, options.weights or (1,) * len(target.urls))
     return Plan(
-        host=target.operator.host,
-        port=target.operator.port,
+        doors=[Door(*address_of(url), part) for url, part in zip(target.urls, parts, strict=True)],
         sale=target.sale,
         item=ITEM,
         buyers=options.buyers,
         tickets=options.tickets,
-        connections=options.connections,
         arrivals=options.arrivals,
         shares=options.shares,
         limit=options.limit,
@@ -131,6 +139,7 @@ def _plan(options: RushOptions, target: Target) -> Plan:
         expires_at_s=target.operator.expires_at_s,
         time_limit_s=options.time_limit_s,
         comebacks_max=options.comebacks_max,
+        milestones=milestones,
     )
 
 

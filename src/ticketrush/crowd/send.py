@@ -16,7 +16,7 @@ from typing import IO, Final
 import msgspec
 
 import ticketrush
-from ticketrush.crowd import stop
+from ticketrush import stop
 from ticketrush.crowd.errors import CrowdError, NoAnswer
 from ticketrush.crowd.history import Failure, Frame, History, Plan, Progress, read_frame
 

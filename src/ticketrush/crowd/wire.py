@@ -75,7 +75,10 @@ class Memo:
 
 
 class Wire(asyncio.Protocol):
-    """One keep-alive connection. Its owner may leave word in `job`, `started_ns` and `sent_ns`."""
+    """One keep-alive connection, to the door of number `door`.
+
+    Its owner may leave word in `home`, `job`, `started_ns` and `sent_ns`.
+    """
 
     __slots__ = (
         "_body",
@@ -88,6 +91,8 @@ class Wire(asyncio.Protocol):
         "_retry_after_s",
         "_transport",
         "busy",
+        "door",
+        "home",
         "job",
         "sent_ns",
         "started_ns",
@@ -96,7 +101,7 @@ class Wire(asyncio.Protocol):
 
     write: Callable[[bytes], None]
 
-    def __init__(self, owner: Owner, memo: Memo) -> None:
+    def __init__(self, owner: Owner, memo: Memo, home: int = 0, door: int = 0) -> None:
         self._owner = owner
         self._memo = memo
         self._parser = httptools.HttpResponseParser(self)
@@ -107,6 +112,8 @@ class Wire(asyncio.Protocol):
         self._partial = False
         self._retry_after_s = 0.0
         self.busy = False
+        self.home = home
+        self.door = door
         self.job: object = None
         self.started_ns = 0
         self.sent_ns = 0

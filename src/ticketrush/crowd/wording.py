@@ -45,6 +45,11 @@ def left_over(report: Report) -> str:
     return f"{report.undersold:,}" if report.undersold or verdict(report, "I7") != "vacuous" else VERDICTS["vacuous"]
 
 
+def node_names(report: Report) -> list[str]:
+    """The nodes by name, in the order of the report."""
+    return [f"node-{number}" for number in range(1, len(report.nodes) + 1)]
+
+
 def brief(report: Report) -> str:
     """What came out, in a few words for a terminal."""
     of = f"{report.paid:,} of {report.tickets:,} tickets"

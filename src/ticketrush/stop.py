@@ -1,4 +1,4 @@
-"""Ends a rush on Ctrl-C, SIGTERM or SIGHUP so that nothing is left: no process, no temporary folder.
+"""Ends what a command does on Ctrl-C, SIGTERM or SIGHUP so that nothing is left: no process, no temporary folder.
 
 The signals raise `Stop` in the main thread. What must not be torn apart (a folder is made, a child
 is started, both are cleaned away) is done in `postponed`: `Stop` then comes at the end of it.
@@ -24,7 +24,7 @@ _libc: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Stop(BaseException):
-    """Somebody wants the rush to end. `signal` is the number of the signal that said so."""
+    """Somebody wants it to end. `signal` is the number of the signal that said so."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

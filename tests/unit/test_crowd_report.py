@@ -125,7 +125,7 @@ def test_killed_nodes_are_named_everywhere() -> None:
     assert got["killed"] == 1
     assert got["extra"]["kills"] == [{"node": 1, "at_s": 1.5, "paid": 1}]
     assert done.ok, "a node that was killed on purpose is no failure"
-    assert "killed after 1.5 s, 1 tickets were paid" in page(done)
+    assert "killed after 1.5 s, with 1 ticket paid" in page(done)
     shown = text_of(done)
     assert re.search(r"node-2 +http://127.0.0.1:2 +4 requests +killed", shown)
     assert "nodes and Valkey CPU" in shown

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -93,35 +93,36 @@ def up(
     TICKETRUSH_TOKEN_SECRETS, else one that is made and put into a file of the folder. Other settings
     reach the nodes by the environment or the TOML file, as for `ticketrush serve`.
 
-    Exit code 0 if nothing died, 1 if something did, or did not stop when asked to.
+    Exit code 0 if nothing died, 1 if something did, or did not stop when asked to; a temporary folder
+    is left there then.
     """
     with contextlib.ExitStack() as stack:
-        well = True
         try:
             with stop.by_signals():
-                place = stack.enter_context(_place(folder))
-                plan = _plan(ctx, place, nodes=nodes, weights=weights, redis=redis)
-                well = _run(plan, as_json=as_json)
+                with stop.postponed():
+                    place = _place(folder, stack)
+                well = _run(_plan(ctx, place, nodes=nodes, weights=weights, redis=redis), as_json=as_json)
         except stop.Stop as stopped:  # while it started
-            number = signal.Signals(stopped.signal)
-            output.say(f"stopped by {number.name} before all was ready", aside=True)
-            raise typer.Exit(128 + number) from None
+            output.say(f"stopped by {signal.Signals(stopped.signal).name} before all was ready", aside=True)
+            raise typer.Exit(128 + stopped.signal) from None
+        if not well and folder is None:
+            stack.pop_all()
+            output.say(f"logs and data are left in {place}", aside=True)
     if not well:
         raise typer.Exit(Exit.NOT_WELL)
 
 
-@contextlib.contextmanager
-def _place(folder: Path | None) -> Iterator[Path]:
-    """The folder for logs and data; a temporary one is gone afterwards."""
+def _place(folder: Path | None, stack: contextlib.ExitStack) -> Path:
+    """The folder for logs and data; a temporary one is removed with `stack`."""
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="ticketrush-up-", ignore_cleanup_errors=True) as made:
-            yield Path(made)
-        return
+        made = Path(tempfile.mkdtemp(prefix="ticketrush-up-"))
+        stack.callback(shutil.rmtree, made, ignore_errors=True)
+        return made
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--folder {folder} cannot be made: {error.strerror}") from None
-    yield folder.resolve()
+    return folder.resolve()
 
 
 def _plan(

@@ -145,7 +145,8 @@ class Valkey:
             if self.child.ended:
                 break
             try:
-                if self.ask("PING") == "PONG":
+                # Another server at this port would answer too, while ours ends because the port is taken.
+                if self.ask("PING") == "PONG" and f"process_id:{self.pid}\r" in self.ask("INFO server"):
                     return
             except ClusterError:  # not yet: it does not listen, or reads its files
                 pass

@@ -12,6 +12,7 @@ import asyncio
 import functools
 import random
 import time
+from collections import deque
 from typing import Final, cast
 
 from ticketrush.crowd import history as h
@@ -45,7 +46,8 @@ class Crowd:
         self._forms = Forms(plan, self._buyers)
         self._memo = Memo()
         self._wires: set[Wire] = set()
-        self._idle: list[Wire] = []
+        self._idle: deque[Wire] = deque()
+        """The one that has rested longest is the next: so each door gets the share of its connections."""
         self._connecting: set[asyncio.Task[None]] = set()
         self._failure: CrowdError | None = None
         self._stopping = False
@@ -95,7 +97,7 @@ class Crowd:
         """Give idle connections the work that has become due."""
         self._agenda.wake(now)
         while self._idle and self._agenda.waiting:
-            self._next(self._idle.pop(), now)
+            self._next(self._idle.popleft(), now)
 
     def _sweep(self, now: int) -> None:
         """Break off connections that waited too long for an answer: its fate is unknown."""

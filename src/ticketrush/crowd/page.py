@@ -13,7 +13,7 @@ from typing import Final
 from ticketrush.crowd import history as h
 from ticketrush.crowd.report import BROKEN, CURVE, SOLD, Report, RushResult
 from ticketrush.crowd.svg import Plot, Series, draw, time_ticks
-from ticketrush.crowd.wording import PLAIN, VERDICTS, badge, headline, left_over, node_names, verdict
+from ticketrush.crowd.wording import PLAIN, VERDICTS, badge, headline, left_over, node_names, units, verdict
 
 _TEMPLATE: Final = Template(files("ticketrush.crowd").joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -234,7 +234,7 @@ def _nodes(report: Report) -> str:
     rows = []
     for number, (name, node) in enumerate(zip(node_names(report), report.nodes, strict=True)):
         kill = kills.get(number)
-        fate = f"killed after {kill.at_s:.1f} s, {kill.paid:,} tickets were paid" if kill else "lived"
+        fate = f"killed after {kill.at_s:.1f} s, with {units(kill.paid, 'ticket')} paid" if kill else "lived"
         color = "red" if kill else "green"
         share = 100 * node.requests / max(1, report.requests)
         rows.append(

@@ -101,7 +101,7 @@ def _rush(options: RushOptions, target: Target, progress: list[Progress]) -> Rus
             progress.append(now)
             if target.own and doom.left:
                 for kill in doom.look(now.answers[h.PAID], now.at_s, target.own.kill):
-                    display.say(f"killed {target.own.nodes[kill.node].name} with {kill.paid:,} tickets paid")
+                    display.say(f"killed {target.own.nodes[kill.node].name} with {units(kill.paid, 'ticket')} paid")
             if display.wants(now):
                 display.show(now, _level(target) if display.live or now.buyers >= options.buyers else None)
 

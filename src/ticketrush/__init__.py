@@ -39,10 +39,11 @@ from ticketrush.wiring import ledger_of
 
 
 def open(url: str, *, durability: str = "fsync") -> Engine:
-    """A desk that sells from the journal at `url`, in this process; use it as ``async with``.
+    """A desk that sells from the ledger at `url`, in this process; use it as ``async with``.
 
-    The process owns the journal until the desk is closed. With durability "fsync" a success
-    survives a power cut, with "memory" a crash of the process.
+    At ``sqlite:///…`` the process owns the journal until the desk is closed; at ``redis://…`` it is
+    one node of many. With durability "fsync" a success survives a power cut, with "memory" a crash
+    of the process.
 
     Raises:
         SettingsError: the URL or the durability is not one of ours.

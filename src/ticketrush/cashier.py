@@ -134,7 +134,7 @@ class Cashier:
     async def _reserve_again(self, lost: m.Reservation, payment: str) -> m.Outcome:
         key = _late_key(lost)
         again = await self._insist(
-            m.Reserve(self._engine.new_id(), lost.sale, lost.item, lost.buyer, lost.quantity, key)
+            m.Reserve(self._engine.new_id(lost.sale, lost.buyer), lost.sale, lost.item, lost.buyer, lost.quantity, key)
         )
         if isinstance(again, m.Reserved):
             return await self._insist(m.Confirm(again.reservation.id, payment))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import os
 from collections.abc import Awaitable, Callable
 from typing import Final, Self, TypeVar
 
@@ -77,7 +76,6 @@ class Engine:
         self._stuck = self._failing = self._closing = self._started = False
         self._wake: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self._ids: list[str] = []
         self.stats = Stats()
 
     # --- life -------------------------------------------------------------------------------
@@ -89,6 +87,7 @@ class Engine:
         await self._ledger.start()
         self._clock.not_before(self._ledger.last_event_at_ms())
         self._started = True
+        self._ledger.watch(self._on_change)
         self._refresh_gates()
         self._set_alarm()
         self._look_after()
@@ -235,6 +234,11 @@ class Engine:
         else:
             self._set_alarm()
 
+    def _on_change(self) -> None:
+        """Another node has bought, or given something back."""
+        self._refresh_gates()
+        self._set_alarm()
+
     def _look_after(self) -> None:
         """See every so often that no commit takes longer than anybody should wait."""
         loop = asyncio.get_running_loop()
@@ -261,12 +265,9 @@ class Engine:
 
     # --- one call each ----------------------------------------------------------------------
 
-    def new_id(self) -> str:
-        """A reservation id that nobody can guess: 128 random bits in hex."""
-        if not self._ids:
-            drawn = os.urandom(16 * 256).hex()
-            self._ids = [drawn[i : i + 32] for i in range(0, len(drawn), 32)]
-        return self._ids.pop()
+    def new_id(self, sale: str, buyer: str) -> str:
+        """An id for a new reservation of `buyer` in `sale` that nobody can guess."""
+        return self._ledger.new_id(sale, buyer)
 
     async def execute(self, command: m.Command) -> m.Outcome:
         """The outcome of `command`, durable before this returns."""
@@ -295,7 +296,7 @@ class Engine:
         refused = self.refusal(sale, item, key)
         if refused is not None:
             return refused
-        outcome = await self.execute(m.Reserve(self.new_id(), sale, item, buyer, quantity, key))
+        outcome = await self.execute(m.Reserve(self.new_id(sale, buyer), sale, item, buyer, quantity, key))
         return _expect(outcome, m.Reserved)
 
     async def confirm(self, id: str, payment: str) -> m.Changed | Refused:

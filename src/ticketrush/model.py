@@ -171,12 +171,17 @@ class Level(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stock(msgspec.Struct, frozen=True, gc=False):
-    """The levels of a sale; ``version`` grows with every change of any of them."""
+    """The levels of a sale; ``version`` grows with every change of any of them.
+
+    ``settled`` is False while its ledger has yet to learn which keys have won elsewhere: until then
+    a gate may not answer for it, since a winner who asks again must get the first answer.
+    """
 
     sale: Sale
     version: int
     levels: tuple[Level, ...]
     next_expiry_at_ms: int | None = None
+    settled: bool = True
 
 
 # --- commands: what a caller asks of the ledger -----------------------------------------------

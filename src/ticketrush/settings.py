@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -34,6 +35,7 @@ SECRET_BYTES_MIN: Final = 32
 """The shortest secret for HS256: as long as its hash (RFC 7518, section 3.2)."""
 
 _SQLITE: Final = "sqlite:///"
+_REDIS: Final = tuple(f"{secure}{kind}://" for secure in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster"))
 
 
 def _setting(default: object, unit: str, description: str, **bounds: Any) -> Any:
@@ -58,13 +60,23 @@ class Settings(BaseSettings):
     ledger: str = _setting(
         "sqlite:///ticketrush.db",
         "URL",
-        "Where the journal is: sqlite:/// and a path (relative), or sqlite://// and a path from the root.",
+        "Where the ledger is. For one process: sqlite:/// and a path (relative), or sqlite://// and a path from the "
+        "root. For many nodes: redis://, redis+sentinel:// or redis+cluster:// (rediss for TLS) and a Redis or Valkey.",
     )
-    durability: Literal["fsync", "memory"] = _setting(
+    durability: Literal["fsync", "memory", "replica"] = _setting(
         "fsync",
-        "fsync or memory",
+        "fsync, memory or replica",
         "What a success survives. fsync: a crash of the process, of the system, and a power cut. "
-        "memory: a crash of the process only.",
+        "memory: a crash of the process only. replica (Redis): the loss of the server, when a replica has it.",
+    )
+    node: str = _setting(
+        "",
+        "name",
+        "Name of this node in Redis and in logs; empty makes one of the host's name and the process id.",
+        pattern=r"^[A-Za-z0-9._~-]{0,64}$",
+    )
+    shards: int = _setting(
+        1, "books", "Over how many books a sale that is created here is spread (Redis Cluster).", ge=1, le=64
     )
     open: bool = _setting(
         False,
@@ -154,10 +166,12 @@ class Settings(BaseSettings):
 
     @field_validator("ledger")
     @classmethod
-    def _ledger_is_sqlite(cls, value: str) -> str:
+    def _ledger_is_known(cls, value: str) -> str:
+        if value.startswith(_REDIS):
+            return value
         path = value.removeprefix(_SQLITE)
         if path == value:
-            raise ValueError("only SQLite is supported; write sqlite:///FILE")
+            raise ValueError("write sqlite:///FILE, redis://HOST:PORT, redis+sentinel://… or redis+cluster://…")
         if path.startswith(":") or not path.strip("/"):
             raise ValueError("it names no file; write sqlite:///FILE")
         return value
@@ -217,7 +231,7 @@ class Settings(BaseSettings):
         return tuple(
             Described(
                 name=name,
-                value=_shown(getattr(self, name)),
+                value=_shown(without_password(getattr(self, name)) if name == "ledger" else getattr(self, name)),
                 origin=self.origin(name),
                 unit=unit_of(name),
                 description=field.description or "",
@@ -272,6 +286,12 @@ def load(config_file: Path | None = None, flags: Mapping[str, object] | None = N
     return settings
 
 
+def without_password(url: str) -> str:
+    """A URL that may be shown: without the user and password in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens on `host`."""
     if host == "localhost":
@@ -319,7 +339,11 @@ def _explain(error: ValidationError, values: Mapping[str, object], origins: Mapp
         if wrong["type"] == "extra_forbidden":
             lines.append(f"{name} is an unknown setting. {_nearest(name)}")
         elif name:
-            value = "(hidden)" if name == "token_secrets" else _shown(values.get(name))
+            value = (
+                "(hidden)"
+                if name == "token_secrets" or (name == "ledger" and "@" in str(values.get(name)))
+                else _shown(values.get(name))
+            )
             lines.append(f"{name} = {value} (from {origins.get(name, 'default')}): {why}.")
         else:
             lines.append(f"{why}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ticketrush.errors import SettingsError
 from ticketrush.ledger.embedded import EmbeddedLedger
 from ticketrush.ledger.protocol import Ledger
@@ -9,15 +11,40 @@ from ticketrush.ledger.protocol import Ledger
 _SQLITE = "sqlite:///"
 
 
-def ledger_of(url: str, *, durability: str = "fsync") -> Ledger:
-    """The ledger at `url`: ``sqlite:///FILE``, or ``sqlite:////FILE`` for a path from the root.
+if TYPE_CHECKING:
+    from ticketrush.ledger.redis import RedisLedger
+
+_REDIS = ("redis", "rediss")
+
+
+def ledger_of(url: str, *, durability: str = "fsync", node: str = "", shards: int = 1) -> Ledger:
+    """The ledger at `url`.
+
+    - ``sqlite:///FILE``, or ``sqlite:////FILE`` for a path from the root: the ledger of one process;
+    - ``redis://…``, ``redis+sentinel://…``, ``redis+cluster://…`` (``rediss`` for TLS): the ledger of
+      many nodes, of which this one is `node`; a sale created here is spread over `shards` books.
 
     Raises:
-        SettingsError: no backend has such URLs.
+        SettingsError: no backend has such URLs, or it has no such durability.
     """
+    if url.partition(":")[0].partition("+")[0] in _REDIS:
+        if durability not in {"fsync", "memory", "replica"}:
+            raise SettingsError(f"durability {durability!r}: write fsync, memory or replica")
+        return _redis_ledger()(url, durability=durability, node=node, shards=shards)
     path = url.removeprefix(_SQLITE)
     if path == url or not path.strip("/"):
         raise SettingsError(f"ledger {url!r}: write sqlite:///FILE, or sqlite:////FILE for a path from the root")
     if durability not in {"fsync", "memory"}:
         raise SettingsError(f"durability {durability!r}: write fsync or memory")
     return EmbeddedLedger(path, durability=durability)
+
+
+def _redis_ledger() -> type[RedisLedger]:
+    """The backend that needs more than the core does."""
+    try:
+        from ticketrush.ledger.redis import RedisLedger  # noqa: PLC0415 - an extra, not always installed
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith(("redis", "hiredis")):
+            raise
+        raise SettingsError("a ledger in Redis needs more: pip install 'ticketrush[redis]'") from error
+    return RedisLedger

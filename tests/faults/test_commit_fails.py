@@ -219,7 +219,9 @@ def test_a_broken_reply_costs_only_its_own_buyer_the_answer(fate: Fate, path: Pa
 
                 fate.next(how)
                 for n in range(9):
-                    command: Command = Reserve(desk.new_id(), "g", "second", f"b{how}{n}", 1, f"k{how}{n}")
+                    command: Command = Reserve(
+                        desk.new_id("g", f"b{how}{n}"), "g", "second", f"b{how}{n}", 1, f"k{how}{n}"
+                    )
                     if n % 3 == 0:
                         desk.offer(command, broken)
                     else:

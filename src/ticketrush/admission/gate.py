@@ -29,9 +29,11 @@ class Gate:
         closed: dict[str, Refused] = {}
         if phase is Phase.OPEN:
             for level in stock.levels:
-                if level.available == 0:
+                if level.available == 0 and stock.settled:
                     closed[level.item] = (
-                        Refused(Reason.ALL_HELD, stock.next_expiry_at_ms or now_ms) if level.held else _SOLD_OUT
+                        Refused(Reason.ALL_HELD, stock.next_expiry_at_ms or now_ms)
+                        if level.held or level.leased  # at another node, which may give it back
+                        else _SOLD_OUT
                     )
         else:
             why = _CLOSED if phase is Phase.CLOSED else Refused(Reason.NOT_OPEN, sale.opens_at_ms or 0)

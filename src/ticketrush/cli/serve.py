@@ -18,7 +18,7 @@ from ticketrush.cli import output
 from ticketrush.cli.flags import Config, flag, setting, settings_of
 from ticketrush.errors import SettingsError
 from ticketrush.http import server
-from ticketrush.settings import Settings
+from ticketrush.settings import Settings, without_password
 
 EPILOG = """Examples: `ticketrush serve --demo 10000 --port 3005` sells 10,000 tickets at /buy/ticket. ·
 `ticketrush serve --open` tries the API without tokens. ·
@@ -30,7 +30,9 @@ def serve(
     host: Annotated[str | None, setting("host", "--host")] = None,
     port: Annotated[int | None, setting("port", "--port")] = None,
     ledger: Annotated[str | None, setting("ledger", "--ledger", metavar="URL")] = None,
-    durability: Annotated[Literal["fsync", "memory"] | None, setting("durability", "--durability")] = None,
+    durability: Annotated[Literal["fsync", "memory", "replica"] | None, setting("durability", "--durability")] = None,
+    node: Annotated[str | None, setting("node", "--node", metavar="NAME")] = None,
+    shards: Annotated[int | None, setting("shards", "--shards")] = None,
     open: Annotated[bool | None, setting("open", "--open")] = None,
     demo: Annotated[int | None, setting("demo", "--demo", metavar="UNITS")] = None,
     stat_log: Annotated[Path | None, setting("stat_log", "--stat-log", metavar="FILE")] = None,
@@ -78,7 +80,7 @@ def _announce(settings: Settings, url: str, *, as_json: bool) -> None:
         print(json.dumps({"event": "serving", "url": url, "pid": os.getpid()}), flush=True)
         return
     output.say(f"ticketrush {__version__} serves at {url} (pid {os.getpid()})", "bold")
-    output.say(f"  ledger      {settings.ledger}, durability {settings.durability}")
+    output.say(f"  ledger      {without_password(settings.ledger)}, durability {settings.durability}")
     if settings.demo is not None:
         output.say(f"  demo        {settings.demo:,} tickets at {url}/buy/ticket")
         output.say(f"  try         ab -n 10000 -c 100 {url}/buy/ticket")

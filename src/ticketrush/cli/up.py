@@ -22,6 +22,7 @@ from ticketrush.cli.app import Exit, UsageError
 from ticketrush.cli.flags import Config, flag, setting, settings_of
 from ticketrush.cluster.plan import NODES_MAX, SHARED, ClusterPlan, parse_weights
 from ticketrush.cluster.up import Cluster, cluster
+from ticketrush.settings import without_password
 
 EPILOG = """Examples: `ticketrush up --demo 10000` sells 10,000 tickets at two nodes, without tokens. ·
 `ticketrush up --nodes 4 --weights 1,2,3,4 --folder cluster` keeps logs, data and the token secret in ./cluster,
@@ -208,7 +209,9 @@ def _announce(running: Cluster, *, as_json: bool) -> None:
         print(msgspec.json.encode(_facts(running)).decode(), flush=True)
         return
     plan = running.plan
-    output.say(f"{len(running.nodes)} nodes sell from {running.ledger}, durability {plan.durability}", "bold")
+    output.say(
+        f"{len(running.nodes)} nodes sell from {without_password(running.ledger)}, durability {plan.durability}", "bold"
+    )
     table = Table(box=None, pad_edge=False)
     for column in ("node", "url", "weight", "pid", "log"):
         table.add_column(column, justify="right" if column in {"weight", "pid"} else "left", overflow="fold")
@@ -230,7 +233,7 @@ def _facts(running: Cluster) -> dict[str, Any]:
         "event": "up",
         "pid": os.getpid(),
         "folder": str(running.plan.folder),
-        "ledger": running.ledger,
+        "ledger": without_password(running.ledger),
         "durability": running.plan.durability,
         "token_secret_file": str(secret) if running.plan.secret and secret.is_file() else None,
         "nodes": [

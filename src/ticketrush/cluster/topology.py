@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -42,10 +42,7 @@ def replicas(primary: Valkey, count: int = 1) -> Iterator[list[Valkey]]:
             )
             made.append(stack.enter_context(running(replica)))
         for replica in made:
-            _until(
-                lambda port=replica.port: "master_link_status:up" in ask(port, "INFO replication"),  # type: ignore[misc]
-                f"{replica.name} to follow its primary",
-            )
+            _until(replica.port, "INFO replication", {"master_link_status:up"}, f"{replica.name} to follow its primary")
         yield made
 
 
@@ -84,7 +81,7 @@ def sentinels(primary: Valkey, count: int = 3, *, down_after_ms: int = 1_000) ->
             children.append(child)
             ports.append(port)
         for port in ports:
-            _until(lambda port=port: f"sentinels={count}" in ask(port, "INFO sentinel"), "the sentinels to meet")  # type: ignore[misc]
+            _until(port, "INFO sentinel", {f"sentinels={count}"}, "the sentinels to meet")
         yield Sentinels(children, ports)
 
 
@@ -131,22 +128,17 @@ def primaries(folder: Path, count: int = 3, *, persistence: Persistence = "memor
             servers[-1].ask(f"CLUSTER ADDSLOTSRANGE {low} {high - 1}")
             servers[0].ask(f"CLUSTER MEET {LOCALHOST} {servers[-1].port} {bus}")
         for server in servers:
-            _until(
-                lambda port=server.port: (
-                    {"cluster_state:ok", f"cluster_known_nodes:{count}"}  # type: ignore[misc]
-                    <= set(ask(port, "CLUSTER INFO").split())
-                ),
-                f"{server.name} to know the cluster",
-            )
+            words = {"cluster_state:ok", f"cluster_known_nodes:{count}"}
+            _until(server.port, "CLUSTER INFO", words, f"{server.name} to know the cluster")
         yield Primaries(servers)
 
 
-def _until(so: Callable[[], bool], what: str) -> None:
+def _until(port: int, command: str, words: set[str], what: str) -> None:
+    """Wait until all `words` are in what the server at `port` answers to `command`."""
     give_up_s = time.monotonic() + TOGETHER_S
-    while True:
+    while time.monotonic() < give_up_s:
         with contextlib.suppress(ClusterError):
-            if so():
+            if words <= set(re.split(r"[\s,]+", ask(port, command))):
                 return
-        if time.monotonic() > give_up_s:
-            raise ClusterError(f"waited {TOGETHER_S:g} s in vain for {what}")
         time.sleep(0.05)
+    raise ClusterError(f"waited {TOGETHER_S:g} s in vain for {what}")

@@ -90,7 +90,7 @@ class Demo:
     def ask(self) -> m.Reserve | Refused:
         """The command for one ticket, or the refusal of a closed gate."""
         refused = self._engine.refusal(SALE, ITEM, "")
-        return refused or m.Reserve(self._engine.new_id(), SALE, ITEM, "anonymous", 1, "")
+        return refused or m.Reserve(self._engine.new_id(SALE, "anonymous"), SALE, ITEM, "anonymous", 1, "")
 
     def answer(self, outcome: m.Outcome) -> Answer:
         """The articles' answer for an outcome."""

@@ -75,7 +75,7 @@ class Purchases:
         if key is not None and not is_visible(text):
             raise InvalidRequest("The Idempotency-Key is not 1 to 128 visible ASCII characters.")
         buyer = self.buyer_of(authorization, x_buyer)
-        return Reserve(self.engine.new_id(), sale, asked.item, buyer, asked.quantity, text)
+        return Reserve(self.engine.new_id(sale, buyer), sale, asked.item, buyer, asked.quantity, text)
 
     def answer(self, outcome: m.Outcome) -> Answer:
         """The answer for the outcome of a purchase."""

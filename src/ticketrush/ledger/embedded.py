@@ -21,6 +21,7 @@ from ticketrush import audit, logs
 from ticketrush import model as m
 from ticketrush.errors import JournalCorrupt, LedgerRefused, LedgerUnavailable
 from ticketrush.events import AnyEvent
+from ticketrush.ids import Ids
 from ticketrush.ledger.journal import Journal
 from ticketrush.ledger.machine import Machine
 from ticketrush.ledger.worker import Worker
@@ -80,6 +81,7 @@ class EmbeddedLedger:
         self._rebuilding: asyncio.Task[None] | None = None
         self._stock: dict[str, m.Stock] = {}
         self._changed: set[str] = set()
+        self._ids = Ids()
 
     async def start(self) -> None:
         """See `Ledger.start`."""
@@ -207,6 +209,13 @@ class EmbeddedLedger:
         """See `Ledger.changes`."""
         changed, self._changed = self._changed, set()
         return changed
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """See `Ledger.watch`: nobody else changes a journal."""
+
+    def new_id(self, sale: str, buyer: str) -> str:
+        """See `Ledger.new_id`."""
+        return self._ids.draw()
 
     def remembers(self, sale: str, key: str) -> bool:
         """See `Ledger.remembers`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ticketrush import model as m
@@ -44,6 +44,12 @@ class Ledger(Protocol):
 
     def changes(self) -> set[str]:
         """Sales whose committed stock changed since this was last asked; after `start`, all of them."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called when there are `changes` that no call of `execute` here has made."""
+
+    def new_id(self, sale: str, buyer: str) -> str:
+        """An id for a new reservation that nobody can guess: 128 random bits, and where it is to be found."""
 
     def remembers(self, sale: str, key: str) -> bool:
         """Whether a reservation was made in `sale` under the idempotency key `key`, by anybody.

@@ -1,0 +1,69 @@
+"""The units of one item that a node has leased and not spent: its local stock.
+
+Totals only grow, so every message about them may be lost, late or repeated (the protocol is checked
+exhaustively by tests/property/lease_model.py). A lease whose state is in doubt is dropped, never
+guessed at: the node takes a new one under a new incarnation, and the old one is reclaimed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from typing import Final
+
+IDLE_S: Final = 0.1
+"""How long units may lie unused before they go back."""
+
+_numbers: Final = itertools.count(1)
+
+
+class LocalStock:
+    """One lease of one item, as its node sees it."""
+
+    __slots__ = ("_known_granted", "asked", "back", "lease", "node", "units", "used_s")
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.used_s = 0.0
+        """When it was used last, monotonic."""
+        self._renew()
+
+    def _renew(self) -> None:
+        self.lease = f"{self.node}.{next(_numbers)}.{secrets.token_hex(3)}"
+        """The lease: node, incarnation, and chance, so that a node of the same name is another."""
+        self.units = 0
+        """Units that may be spent."""
+        self.back = 0
+        """Units given back so far, in all."""
+        self._known_granted = 0
+        self.asked = False
+        """Whether the stock was ever asked for units under this lease; it may have granted some."""
+
+    def granted(self, total: int) -> None:
+        """The stock has said how many units this lease was granted in all."""
+        if total > self._known_granted:
+            self.units += total - self._known_granted
+            self._known_granted = total
+
+    def take(self, units: int) -> int:
+        """Take at most `units` out, to be spent by one call; what is not spent comes back by `put`."""
+        taken = min(units, self.units)
+        self.units -= taken
+        return taken
+
+    def put(self, lease: str, units: int) -> None:
+        """Units of `lease` that a call, which was answered, did not spend."""
+        if lease == self.lease:
+            self.units += units
+
+    def give_back(self) -> int:
+        """Part with all units; the total to tell the stock."""
+        self.back += self.units
+        self.units = 0
+        return self.back
+
+    def drop(self) -> str | None:
+        """Take a new lease; the old one, if it may still have units, is to be reclaimed."""
+        old = self.lease if self.asked else None
+        self._renew()
+        return old

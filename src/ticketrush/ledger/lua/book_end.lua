@@ -1,0 +1,61 @@
+-- book_end.lua: write down what a script has done to a book, and word its reply. Put behind book.lua.
+local function put(command, key, flat)
+  for i = 1, #flat, 4000 do call(command, key, unpack(flat, i, math.min(i + 3999, #flat))) end
+end
+
+-- When the first hold falls due. Entries of reservations that are no longer held are dropped.
+local function next_due()
+  while true do
+    local entry = call('LINDEX', KEYS[5], 0)
+    if not entry then break end
+    local at, id = entry:match('^(%d+) (.*)$')
+    local row = row_of(id)
+    if row and row[7] == 'held' then return tonumber(at) end
+    call('LPOP', KEYS[5])
+  end
+  for _, entry in ipairs(due) do -- what this script has added, younger than all of those
+    local at, id = entry:match('^(%d+) (.*)$')
+    if rows[id][7] == 'held' then return tonumber(at) end
+  end
+  return false
+end
+
+local function save()
+  if #events == 0 then return end
+  seq, version = seq + #events, math.max(version, ask.total) + #events
+  local returned = false
+  put('HSET', KEYS[1], { 'now', now, 'clock', clock, 'seq', seq, 'version', version })
+  for name, of in pairs(items) do
+    if of then
+      put('HSET', KEYS[1], { 'held:' .. name, of.held, 'sold:' .. name, of.sold, 'released:' .. name, of.released })
+      returned = returned or of.freed
+      if of.spent > 0 then call('HINCRBY', KEYS[7], ask.leases[name][1] .. ' ' .. name, of.spent) end
+    end
+  end
+  local records, units, none, keys = {}, {}, {}, {}
+  for id, row in pairs(touched) do records[#records + 1] = id; records[#records + 1] = pack(row) end
+  for named, id in pairs(winners) do keys[#keys + 1] = named; keys[#keys + 1] = id end
+  for name in pairs(moved) do
+    if bought[name] > 0 then units[#units + 1] = name; units[#units + 1] = bought[name] else none[#none + 1] = name end
+  end
+  put('HSET', KEYS[2], records)
+  put('HSET', KEYS[3], keys)
+  put('HSET', KEYS[4], units)
+  put('HDEL', KEYS[4], none)
+  put('RPUSH', KEYS[5], due)
+  call('XADD', KEYS[6], string.format('%.0f-%.0f', now, first), 'seq', seq, 'events', pack(events))
+  if returned then call('PUBLISH', ask.channel, ask.node .. ' ' .. ask.sale) end
+end
+
+-- at: when the newest event of this book happened. before: seq when the script began.
+-- levels: item -> [held, sold, released, spent by this call].
+local function reply(status, outcomes)
+  local falls_due = next_due()
+  save()
+  local levels = {}
+  for name, of in pairs(items) do
+    if of then levels[name] = { of.held, of.sold, of.released, of.spent } end
+  end
+  local at = #events > 0 and now or tonumber(head[2]) or 0
+  return pack({ status, at, clock, before, seq, version, falls_due, levels, outcomes })
+end

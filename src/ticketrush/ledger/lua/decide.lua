@@ -1,0 +1,57 @@
+-- decide.lua: decide purchases, payments, cancellations and refunds of one book, in their order.
+-- ARGV map: epoch; leases {item: [lease, units that may be spent]}; final {item: units elsewhere};
+--   ops [[0, id, item, buyer, quantity, key] | [1, id, payment] | [2, id] | [3, id]].
+-- Reply: an outcome for each op, up to the first for which the node must look for more units. Nothing
+--   is done under another epoch or a closed lease (fenced). Keeps I1 (spent <= units), I5 and I6.
+if not epoch then return pack({ 'missing' }) end
+if epoch ~= ask.epoch or head[9] ~= '1' then return pack({ 'epoch', epoch, head[9] }) end
+for name, lease in pairs(ask.leases) do
+  if call('HGET', KEYS[7], 'closed ' .. lease[1] .. ' ' .. name) then return pack({ 'fenced', name }) end
+end
+
+local function reserve(_, id, name, buyer, quantity, key)
+  local named, by, of = buyer .. ' ' .. key, name .. ' ' .. buyer, item_of(name)
+  local won = key ~= '' and (winners[named] or call('HGET', KEYS[3], named))
+  if won then
+    local row = row_of(won)
+    return { (row[1] == name and row[3] == quantity) and 'R' or 'K', won, { unpack(row) } }
+  end
+  if closes and now >= closes then return 'C' end
+  if not opens or now < opens then return 'N' end
+  if not of then return 'I' end
+  if of.limit and bought_of(by) + quantity > of.limit then return 'L' end
+  of.left = of.left or (ask.leases[name] and ask.leases[name][2] or 0)
+  if quantity > of.left then
+    local elsewhere = ask.final[name]
+    if not elsewhere or of.freed then return nil end
+    return quantity <= of.left + elsewhere + of.held and { 'H', next_due() or now } or 'S'
+  end
+  of.left, of.spent, of.held = of.left - quantity, of.spent + quantity, of.held + quantity
+  if of.limit then buy(by, quantity) end
+  if key ~= '' then winners[named] = id end
+  local row = { name, buyer, quantity, key, now, now + hold, 'held', now, '' }
+  rows[id], touched[id] = row, row
+  due[#due + 1] = string.format('%.0f %s', now + hold, id)
+  happened({ 'held', now, id, ask.sale, name, buyer, quantity, key, now + hold })
+  return 1
+end
+
+local from, to = { 'held', 'held', 'paid' }, { 'paid', 'cancelled', 'refunded' }
+local function change(kind, id, payment)
+  local row = row_of(id)
+  if not row then return 'U' end
+  if row[7] == from[kind] then
+    move(id, row, to[kind], payment)
+    return { 'A', id, { unpack(row) } }
+  end
+  local same = row[7] == to[kind] and (not payment or row[9] == payment)
+  return { same and 'B' or 'W', id, { unpack(row) } }
+end
+
+local outcomes = {}
+for i, op in ipairs(ask.ops) do
+  local outcome = (op[1] == 0 and reserve or change)(unpack(op))
+  if not outcome then break end
+  outcomes[i] = outcome
+end
+return reply('ok', outcomes)

@@ -1,0 +1,14 @@
+-- look.lua: the levels of a book as they are, of the items named; with `barrier` [now, clock], every later event of
+-- this book comes behind it.
+if not epoch then return pack({ 'missing' }) end
+for _, name in ipairs(ask.items) do item_of(name) end
+if ask.barrier then
+  local at, tick = ask.barrier[1], ask.barrier[2]
+  if now > at or clock > tick then return pack({ 'passed', now, clock }) end
+  call('HSET', KEYS[1], 'now', at, 'clock', tick)
+end
+local more = call('HMGET', KEYS[1], 'epoch', 'opens', 'closes', 'whole')
+for _, name in ipairs(ask.items) do more[#more + 1] = call('HGET', KEYS[1], 'capacity:' .. name) end
+local last = call('XREVRANGE', KEYS[6], '+', '-', 'COUNT', 1)[1]
+more[#more + 1] = last and last[1] or '0-0'
+return reply('ok', more)

@@ -1,0 +1,356 @@
+"""The ledger of many nodes: one truth in Redis or Valkey, units leased to the nodes that sell them.
+
+Each node decides its batches with one script a book (`redis_decide`), from units that it has leased
+beforehand (`local_stock`). Any node may die at any moment: what it had leased and not spent comes
+back when its lease ends (`redis_reaper`). What a server forgets is written again by the nodes that
+remember it, before anybody buys (`redis_recovery`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from ticketrush import audit, logs
+from ticketrush import model as m
+from ticketrush.errors import LedgerRefused, LedgerUnavailable
+from ticketrush.events import AnyEvent
+from ticketrush.ids import Ids
+from ticketrush.ledger.local_stock import IDLE_S
+from ticketrush.ledger.redis_decide import Booked, Decider
+from ticketrush.ledger.redis_link import Link
+from ticketrush.ledger.redis_node import RedisNode, all_of, blob_of
+from ticketrush.ledger.redis_reads import Reads
+from ticketrush.ledger.redis_reaper import Reaper
+from ticketrush.ledger.redis_recovery import Recovery
+from ticketrush.ledger.redis_sale import PREFIX, SALES, RedisSale
+from ticketrush.ledger.redis_watch import Watch
+from ticketrush.model import Reason, Refused
+
+_BOOKED: Final = (m.Reserve, m.Confirm, m.Cancel, m.Refund)
+_UNKNOWN_SALE: Final = Refused(Reason.UNKNOWN_SALE)
+_UNKNOWN_RESERVATION: Final = Refused(Reason.UNKNOWN_RESERVATION)
+
+BACKUP_MS: Final = 500
+"""How much later than the reaper other nodes expire holds."""
+
+DISCOVER_S: Final = 0.05
+"""How often buyers of a sale that nobody knows may cause a look for new sales."""
+
+log = logs.get("ticketrush.ledger.redis")
+
+
+class RedisLedger:
+    """A `Ledger` that many nodes share. One event loop owns it.
+
+    Args:
+        url: see `redis_link`.
+        durability: what a success survives. "memory": a crash of any node; "fsync": also of the
+            server and the power; "replica": also the loss of the server.
+        node: a name for this node, in keys and logs.
+        shards: books of each sale that is created here; more than one spreads a sale over a cluster.
+    """
+
+    def __init__(self, url: str, *, durability: str = "memory", node: str = "", shards: int = 1) -> None:
+        name = node or f"{socket.gethostname()}-{os.getpid()}"
+        self._link = Link(url, durability=durability)
+        self._node = RedisNode(self._link, name, shards)
+        self._decider = Decider(self._node)
+        self._reads = Reads(self._node)
+        self._reaper = Reaper(self._node)
+        self._recovery = Recovery(self._node, self._decider.memory, self._reaper)
+        self._watch = Watch(self._node, self._reaper, self._recovery, forgets=durability != "fsync")
+        self._ids = Ids()
+        self._routes: dict[str, tuple[str, int]] = {}
+        self._discovered_s = 0.0
+        self._started = False
+        self._idle: asyncio.TimerHandle | None = None
+
+    # --- life -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """See `Ledger.start`."""
+        await self._link.open()
+        await self._node.discover()
+        await self._watch.start()
+        self._started = True
+
+    async def close(self) -> None:
+        """See `Ledger.close`. All leased units go back."""
+        if self._started:
+            self._started = False
+            await self._watch.stop()
+            with contextlib.suppress(LedgerUnavailable):
+                await self._node.idle(time.monotonic() + 1)
+                await self._node.leave()
+                await self._reaper.dropped()
+        await self._link.close()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """See `Ledger.watch`."""
+        self._node.on_change = changed
+
+    # --- changing ---------------------------------------------------------------------------
+
+    async def execute(self, now_ms: int, commands: Sequence[m.Command]) -> list[m.Outcome]:
+        """See `Ledger.execute`."""
+        if not self._started:
+            raise LedgerRefused("the ledger is closed")
+        if not self._watch.is_whole:
+            raise LedgerRefused("the ledger is being made whole after a failover")
+        self._node.now_ms = max(now_ms, self._node.seen_ms)
+        outcomes: list[m.Outcome] = []
+        begin = 0
+        while begin < len(commands):
+            end = begin
+            while end < len(commands) and isinstance(commands[end], _BOOKED):
+                end += 1
+            if end > begin:
+                outcomes += await self._decide(commands[begin:end])  # type: ignore[arg-type]
+            else:
+                outcomes.append(await _OPERATE[type(commands[begin])](self, commands[begin]))
+                end = begin + 1
+            begin = end
+        await self._return_idle()
+        return outcomes
+
+    async def _decide(self, commands: Sequence[Booked]) -> list[m.Outcome]:
+        """Decide purchases and changes, the books side by side, each in the order of the commands."""
+        outcomes: list[m.Outcome] = [_UNKNOWN_RESERVATION] * len(commands)
+        groups: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        for index, command in enumerate(commands):
+            if isinstance(command, m.Reserve):
+                sale = await self._sale(command.sale)
+                if sale is None:
+                    outcomes[index] = _UNKNOWN_SALE
+                    continue
+                where = (sale.id, sale.book_of(command.buyer))
+                self._routes[command.id] = where
+            else:
+                found = self._routes.get(command.id) or await self._reads.find(command.id)
+                if found is None:
+                    continue
+                where = found
+            groups[where].append(index)
+        results = await all_of(
+            *(
+                self._decider.decide(self._node.sales[sale], book, [commands[index] for index in indexes])
+                for (sale, book), indexes in groups.items()
+            )
+        )
+        for indexes, decided in zip(groups.values(), results, strict=True):
+            for index, outcome in zip(indexes, decided, strict=True):
+                outcomes[index] = outcome
+        self._routes.clear()
+        return outcomes
+
+    async def _sale(self, id: str) -> RedisSale | None:
+        """A sale; one that another node has created a moment ago is looked for."""
+        sale = self._node.sales.get(id)
+        if sale is None and time.monotonic() > self._discovered_s + DISCOVER_S:
+            self._discovered_s = time.monotonic()
+            await self._node.discover()
+            sale = self._node.sales.get(id)
+        if sale is not None:
+            sale.used_s = time.monotonic()
+        return sale
+
+    async def _return_idle(self) -> None:
+        """Units that a quiet node has left over go back at once; a busy one keeps them for a moment."""
+        loop = asyncio.get_running_loop()
+        if self._idle is None and any(
+            shelf.local.units for sale in self._node.sales.values() for shelf in sale.shelves.values()
+        ):
+            self._idle = loop.call_later(IDLE_S, self._on_idle)
+
+    def _on_idle(self) -> None:
+        self._idle = None
+        if self._started:
+            task = asyncio.get_running_loop().create_task(self._give_back())
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _give_back(self) -> None:
+        try:
+            await self._node.idle(time.monotonic() - IDLE_S)
+        finally:
+            await self._return_idle()
+
+    # --- operating --------------------------------------------------------------------------
+
+    async def _create(self, command: m.CreateSale) -> m.Outcome:
+        wanted, node = command.sale, self._node
+        numbers: dict[bytes, bytes] = await node.command("hgetall", SALES)
+        if wanted.id.encode() not in numbers:
+            if len(numbers) >= m.SALES_MAX:
+                return Refused(Reason.LIMIT_EXCEEDED)
+            number = await node.command("incr", f"{PREFIX}numbers")
+            await node.command("hsetnx", SALES, wanted.id, number)
+            numbers = await node.command("hgetall", SALES)
+        made = RedisSale(wanted, int(numbers[wanted.id.encode()]), node.shards, node.name)
+        definition = {
+            "op": "create",
+            "place": made.number,
+            "shards": node.shards,
+            "hold": wanted.hold_window_ms,
+            "items": [[item.id, item.capacity, item.purchase_limit] for item in wanted.items],
+            "opens": wanted.opens_at_ms,
+            "closes": wanted.closes_at_ms,
+            "epoch": 1,
+            "whole": 1,
+        }
+        reply = await node.book(made, 0, "sale", blob_of(wanted), silent=False, **definition)
+        if reply[0] == "exists":
+            await self._sale(wanted.id)
+            return Refused(Reason.SALE_EXISTS)
+        if reply[0] == "ok":
+            for number in range(1, node.shards):
+                await node.book(made, number, "sale", blob_of(wanted), silent=True, **definition)
+            for shelf in made.shelves.values():
+                await node.stock(made, shelf, make=True)
+            node.sales[wanted.id] = made
+            node.changed.add(wanted.id)
+        elif wanted.id not in node.sales:
+            await node.load(wanted.id)
+        return m.SaleChanged(node.sales[wanted.id].sale, repeated=reply[0] == "repeated")
+
+    async def _schedule(self, command: m.OpenSale | m.CloseSale) -> m.Outcome:
+        sale = await self._sale(command.sale)
+        if sale is None:
+            return _UNKNOWN_SALE
+        others = range(1, len(sale.books))
+        op = "open" if isinstance(command, m.OpenSale) else "close"
+        if op == "close":  # nobody buys any more when the event says so
+            for number in others:
+                await self._node.book(sale, number, "sale", op=op, silent=True)
+        reply = await self._node.book(sale, 0, "sale", op=op, silent=False)
+        await self._node.look(sale, 0)
+        if op == "open":
+            for number in others:
+                await self._node.book(
+                    sale,
+                    number,
+                    "sale",
+                    op="copy",
+                    silent=True,
+                    opens=sale.sale.opens_at_ms,
+                    closes=sale.sale.closes_at_ms,
+                )
+        return m.SaleChanged(sale.sale, repeated=reply[0] == "repeated")
+
+    async def _add(self, command: m.AddStock) -> m.Outcome:
+        sale = await self._sale(command.sale)
+        if sale is None:
+            return _UNKNOWN_SALE
+        reply = await self._node.book(
+            sale,
+            0,
+            "sale",
+            op="add",
+            silent=False,
+            item=command.item,
+            units=command.units,
+            id=command.key,
+            most=m.CAPACITY_MAX,
+        )
+        status = reply[0]
+        if status in {"ok", "repeated"}:
+            await self._node.look(sale, 0)
+            await self._node.stock(sale, sale.shelves[command.item])
+            return m.SaleChanged(sale.sale, repeated=status == "repeated")
+        return Refused(_NOT_ADDED[status])
+
+    async def _expire(self, command: m.Expire) -> m.Outcome:
+        """The oldest due hold of all books first, as one ledger would."""
+        count = 0
+        while True:
+            due = sorted(
+                (book.next_due_ms, sale.id, number)
+                for sale in self._node.sales.values()
+                for number, book in enumerate(sale.books)
+                if book.next_due_ms is not None and book.next_due_ms <= self._node.now_ms
+            )
+            if not due or count == command.most:
+                return m.ExpiredSome(count, more=bool(due))
+            _, id, number = due[0]
+            until_ms = self._node.now_ms
+            if len(due) > 1:  # up to where the next book's turn comes
+                until_ms = min(until_ms, due[1][0] if (id, number) < due[1][1:] else due[1][0] - 1)
+                until_ms = max(until_ms, due[0][0])
+            sale = self._node.sales[id]
+            reply = await self._node.book(sale, number, "expire", most=command.most - count, due_by=until_ms)
+            count += reply[8]
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def sales(self) -> list[m.Sale]:
+        """See `Ledger.sales`."""
+        return [sale.sale for sale in self._node.sales.values()]
+
+    def stock(self, sale: str) -> m.Stock | None:
+        """See `Ledger.stock`."""
+        known = self._node.sales.get(sale)
+        return known.stock() if known is not None else None
+
+    def changes(self) -> set[str]:
+        """See `Ledger.changes`."""
+        changed, self._node.changed = self._node.changed, set()
+        return changed
+
+    def new_id(self, sale: str, buyer: str) -> str:
+        """See `Ledger.new_id`."""
+        known = self._node.sales.get(sale)
+        if known is None:
+            return self._ids.draw()
+        return self._ids.draw() + known.routes[known.book_of(buyer)]
+
+    def remembers(self, sale: str, key: str) -> bool:
+        """See `Ledger.remembers`."""
+        known = self._node.sales.get(sale)
+        return known is not None and key in known.keys
+
+    def next_expiry_at_ms(self) -> int | None:
+        """See `Ledger.next_expiry_at_ms`. One node is the first to expire; others do it if that one does not."""
+        at_ms = min((at_ms for sale in self._node.sales.values() if (at_ms := sale.next_due_ms())), default=None)
+        return at_ms if at_ms is None or self._watch.is_reaper else at_ms + BACKUP_MS
+
+    def last_event_at_ms(self) -> int:
+        """See `Ledger.last_event_at_ms`."""
+        return self._node.seen_ms
+
+    async def reservation(self, id: str) -> m.Reservation | None:
+        """See `Ledger.reservation`."""
+        return await self._reads.reservation(id)
+
+    async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
+        """See `Ledger.reservation_for`."""
+        return await self._reads.reservation_for(sale, buyer, key)
+
+    async def events(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
+        """See `Ledger.events`."""
+        return await self._reads.events(after, limit)
+
+    async def state(self) -> audit.LedgerState:
+        """See `Ledger.state`."""
+        await self._node.idle(time.monotonic())
+        return await self._reads.state()
+
+
+_NOT_ADDED: Final = {
+    "unknown_item": Reason.UNKNOWN_ITEM,
+    "reused": Reason.KEY_REUSED,
+    "limit": Reason.LIMIT_EXCEEDED,
+}
+
+_OPERATE: Final[dict[type, Callable[[RedisLedger, Any], Any]]] = {
+    m.CreateSale: RedisLedger._create,
+    m.OpenSale: RedisLedger._schedule,
+    m.CloseSale: RedisLedger._schedule,
+    m.AddStock: RedisLedger._add,
+    m.Expire: RedisLedger._expire,
+}

@@ -1,0 +1,213 @@
+"""How a batch is decided on Redis: units from the local stock, one script a book, words for its reply.
+
+The script decides in order, within the units that the node gives it, and stops where more are
+needed. The node then looks for units: it takes over what has been released, asks the stock, and goes
+on. What finds no units anywhere is told so by the script, with the levels of that moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ticketrush import model as m
+from ticketrush.errors import LedgerRefused, LedgerUnavailable
+from ticketrush.ledger.redis_node import Moved, RedisNode, using
+from ticketrush.ledger.redis_sale import RedisSale
+from ticketrush.model import Reason, Refused, State
+
+OPS_MAX: Final = 1_024
+"""Commands that one script decides; a batch of more is several."""
+
+BUSY_S: Final = 0.02
+"""Batches that follow each other within this time lease units in advance."""
+
+REMEMBERED_MAX: Final = 200_000
+REMEMBERED_S: Final = 60.0
+"""How much of what it acknowledged a node can write again when the server has forgotten it."""
+
+Booked = m.Reserve | m.Confirm | m.Cancel | m.Refund
+
+_REFUSALS: Final = {
+    "C": Refused(Reason.CLOSED),
+    "I": Refused(Reason.UNKNOWN_ITEM),
+    "L": Refused(Reason.PURCHASE_LIMIT),
+    "S": Refused(Reason.SOLD_OUT),
+    "U": Refused(Reason.UNKNOWN_RESERVATION),
+}
+
+Row = tuple[str, str, int, str, int, int, State, int, str]
+"""A record: item, buyer, quantity, key, held_at, expires_at, state, changed_at, payment."""
+
+_row_of: Final = msgspec.msgpack.Decoder(Row).decode
+
+
+class Memory:
+    """What this node acknowledged in the last minute: [(when, sale, book, reservations), ...]."""
+
+    def __init__(self) -> None:
+        self.batches: deque[tuple[float, str, int, list[m.Reservation]]] = deque()
+        self._count = 0
+
+    def keep(self, sale: str, book: int, reservations: list[m.Reservation]) -> None:
+        """Remember a batch, and forget what is too old or too much."""
+        if not reservations:
+            return
+        now_s = time.monotonic()
+        self.batches.append((now_s, sale, book, reservations))
+        self._count += len(reservations)
+        while self.batches and (self._count > REMEMBERED_MAX or self.batches[0][0] < now_s - REMEMBERED_S):
+            self._count -= len(self.batches.popleft()[3])
+
+
+class Decider:
+    """Decides reservations and their changes, a book at a time."""
+
+    def __init__(self, node: RedisNode) -> None:
+        self._node = node
+        self.memory = Memory()
+        self._last_s = 0.0
+
+    async def decide(self, sale: RedisSale, number: int, commands: Sequence[Booked]) -> list[m.Outcome]:
+        """The outcomes of commands of one book, in their order."""
+        outcomes: list[m.Outcome] = []
+        final: dict[str, int] = {}
+        patience = 8
+        now_s = time.monotonic()
+        is_busy, self._last_s = len(commands) > 8 and now_s - self._last_s < BUSY_S, now_s
+        while len(outcomes) < len(commands):
+            rest = commands[len(outcomes) : len(outcomes) + OPS_MAX]
+            try:
+                decided, refused = await self._attempt(sale, number, rest, final, is_busy)
+            except Moved:
+                patience -= 1
+                if not patience:
+                    raise
+                await self._node.look(sale, 0)
+                continue
+            outcomes += decided
+            if refused:  # fenced, or another epoch: again, under a new lease
+                patience -= 1
+                if not patience:
+                    raise LedgerRefused(f"the leases of sale {sale.id!r} are refused")
+                await self._node.look(sale, 0)
+            elif len(decided) < len(rest):
+                short = rest[len(decided)]
+                assert isinstance(short, m.Reserve), "only a purchase can be short of units"
+                final.pop(short.item, None)
+        return outcomes
+
+    async def _attempt(
+        self, sale: RedisSale, number: int, commands: Sequence[Booked], final: dict[str, int], is_busy: bool
+    ) -> tuple[list[m.Outcome], bool]:
+        """One call of the script: the outcomes up to where it stopped, and whether it refused the lease or epoch."""
+        budgets = await self._budgets(sale, commands, final, is_busy)
+        ops = [_OPS[type(command)](command) for command in commands]
+        leases = {item: [lease, units] for item, (lease, units) in budgets.items() if units}
+        try:
+            reply = await self._node.book(sale, number, "decide", epoch=sale.epoch, leases=leases, final=final, ops=ops)
+        except LedgerRefused:
+            self._put_back(sale, budgets, {})
+            raise
+        except LedgerUnavailable:
+            for item in leases:  # they may have been spent, or still be: never used again
+                self._node.drop(sale, sale.shelves[item])
+            raise
+        if reply[0] == "ok":
+            self._put_back(sale, budgets, {item: level[3] for item, level in reply[7].items()} if reply[7] else {})
+            return self._words(sale, number, commands, reply), False
+        self._put_back(sale, budgets, {})
+        if reply[0] == "fenced":
+            self._node.drop(sale, sale.shelves[reply[1]], reclaim=False)
+        else:
+            self._node.moved(sale, reply[1])
+        return [], True
+
+    async def _budgets(
+        self, sale: RedisSale, commands: Sequence[Booked], final: dict[str, int], is_busy: bool
+    ) -> dict[str, tuple[str, int]]:
+        """For each item that is asked for: the lease, and the units of it that this call may spend."""
+        demand: Counter[str] = Counter()
+        for command in commands:
+            if type(command) is m.Reserve and command.item in sale.shelves:
+                demand[command.item] += command.quantity
+        shelves = [sale.shelves[item] for item in demand]
+        using(shelves)
+        for shelf in shelves:
+            item, local = shelf.item.id, shelf.local
+            short = demand[item] - local.units
+            if short > 0 and item not in final and sale.free(item):
+                await self._node.stock(sale, shelf, short, demand[item] if is_busy else 0)
+            if local.units < demand[item] and item not in final:
+                final[item] = sale.free(item) - local.units + sale.elsewhere(item)
+        return {shelf.item.id: (shelf.local.lease, shelf.local.take(demand[shelf.item.id])) for shelf in shelves}
+
+    @staticmethod
+    def _put_back(sale: RedisSale, budgets: dict[str, tuple[str, int]], spent: dict[str, int]) -> None:
+        for item, (lease, units) in budgets.items():
+            sale.shelves[item].local.put(lease, units - spent.get(item, 0))
+
+    def _words(self, sale: RedisSale, number: int, commands: Sequence[Booked], reply: list[Any]) -> list[m.Outcome]:
+        at_ms: int = reply[1]
+        outcomes: list[m.Outcome] = []
+        kept: list[m.Reservation] = []
+        for command, said in zip(commands, reply[8], strict=False):
+            if said == 1:
+                assert isinstance(command, m.Reserve), "only a purchase makes a reservation"
+                row = _held(sale, command, at_ms)
+                outcome: m.Outcome = m.Reserved(row)
+                kept.append(row)
+                if command.key:
+                    sale.keys.add(command.key)
+            elif isinstance(said, str):
+                outcome = Refused(Reason.NOT_OPEN, sale.sale.opens_at_ms or 0) if said == "N" else _REFUSALS[said]
+            elif said[0] == "H":
+                outcome = Refused(Reason.ALL_HELD, said[1])
+            else:
+                row = m.Reservation(said[1], sale.id, *msgspec.convert(said[2], Row))
+                outcome = _ABOUT[said[0]](row)
+                if said[0] == "A":
+                    kept.append(row)
+            outcomes.append(outcome)
+        self.memory.keep(sale.id, number, kept)
+        return outcomes
+
+
+def _held(sale: RedisSale, command: m.Reserve, at_ms: int) -> m.Reservation:
+    return m.Reservation(
+        command.id,
+        command.sale,
+        command.item,
+        command.buyer,
+        command.quantity,
+        command.key,
+        at_ms,
+        at_ms + sale.sale.hold_window_ms,
+        State.HELD,
+        at_ms,
+    )
+
+
+def reservation_of(id: str, sale: str, packed: bytes) -> m.Reservation:
+    """A reservation from its record in a book."""
+    return m.Reservation(id, sale, *_row_of(packed))
+
+
+_OPS: Final[dict[type, Callable[[Any], list[object]]]] = {
+    m.Reserve: lambda of: [0, of.id, of.item, of.buyer, of.quantity, of.key],
+    m.Confirm: lambda of: [1, of.id, of.payment],
+    m.Cancel: lambda of: [2, of.id],
+    m.Refund: lambda of: [3, of.id],
+}
+
+_ABOUT: Final[dict[str, Callable[[m.Reservation], m.Outcome]]] = {
+    "R": lambda row: m.Reserved(row, replayed=True),
+    "K": lambda row: Refused(Reason.KEY_REUSED, reservation=row),
+    "A": m.Changed,
+    "B": lambda row: m.Changed(row, repeated=True),
+    "W": lambda row: Refused(Reason.WRONG_STATE, reservation=row),
+}

@@ -1,0 +1,242 @@
+"""The connection to Redis or Valkey: URLs, scripts, bounded waits, and what the server must be set to.
+
+A call is one script on the keys of one hash slot. Every call has an answer or an error within
+`TIMEOUT_S`; an error means *unknown*: the script may have run, or may still run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from ticketrush.errors import LedgerRefused, LedgerUnavailable, SettingsError
+from ticketrush.settings import without_password
+
+TIMEOUT_S: Final = 1.5
+"""How long one call may take; less than a buyer's patience."""
+
+CONNECTIONS_MAX: Final = 32
+
+SCHEMES: Final = (
+    "redis://",
+    "rediss://",
+    "redis+sentinel://",
+    "rediss+sentinel://",
+    "redis+cluster://",
+    "rediss+cluster://",
+)
+
+_BOOK: Final = ("decide", "expire", "look", "sale", "book_epoch", "restore")
+"""Scripts that stand between book.lua and book_end.lua."""
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+
+
+def _text(name: str) -> str:
+    return files("ticketrush.ledger").joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+
+def script(name: str) -> str:
+    """The text of a script as the server gets it."""
+    if name in _BOOK:
+        return "\n".join((_text("book"), _text("book_end"), _text(name)))
+    return _text(name)
+
+
+class Link:
+    """Runs scripts on the server, or on the servers of a cluster, that `url` names."""
+
+    def __init__(self, url: str, *, durability: str = "memory", replicas: int = 1) -> None:
+        """`durability` "replica" waits for `replicas` replicas after each script that must be kept."""
+        self.url = url
+        self.shown = without_password(url)
+        self._durability, self._replicas = durability, replicas
+        self._scripts: dict[str, str] = {}
+        self._shas: dict[str, str] = {}
+        self.client: Redis | RedisCluster = _client(url)
+        self.calls = 0
+        """Calls made so far."""
+
+    async def open(self) -> None:
+        """Connect, and see that the server keeps what it is told.
+
+        Raises:
+            LedgerUnavailable: nobody answers there.
+            SettingsError: the server may forget what it acknowledged; names the setting to change.
+        """
+        try:
+            await self._check_settings()
+        except (RedisError, OSError) as error:
+            raise LedgerUnavailable(f"no answer from {self.shown}: {error}") from error
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self.client.aclose()
+
+    async def run(self, name: str, keys: Sequence[str], *args: object, keep: bool = False) -> Any:
+        """The reply of the script `name`, unpacked; with `keep` it has the durability that was promised.
+
+        Raises:
+            LedgerUnavailable: no answer, or not kept by enough replicas: whether it ran is unknown.
+            LedgerRefused: the server refused it before doing anything.
+        """
+        packed = [arg if isinstance(arg, str | bytes) else _pack(arg) for arg in args]
+        self.calls += 1
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                reply = await self._evaluate(name, keys, packed, keep and self._durability == "replica")
+        except ResponseError as error:
+            if _did_nothing(error):
+                raise LedgerRefused(f"{self.shown} refuses writing: {error}") from error
+            raise LedgerUnavailable(f"{self.shown}, script {name}: {error}") from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise LedgerUnavailable(f"no answer from {self.shown} to {name}: {error}") from error
+        return _unpack(reply) if isinstance(reply, bytes) else reply
+
+    async def command(self, name: str, *args: Any) -> Any:
+        """The reply of a plain command. Raises LedgerUnavailable."""
+        self.calls += 1
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return await getattr(self.client, name)(*args)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise LedgerUnavailable(f"no answer from {self.shown} to {name}: {error}") from error
+
+    async def _evaluate(self, name: str, keys: Sequence[str], args: list[Any], wait: bool) -> Any:
+        sha = self._shas.get(name)
+        if sha is None:
+            sha = await self._load(name)
+        try:
+            return await self._send(sha, keys, args, wait)
+        except NoScriptError:  # nothing was done: the server was restarted, or is another one
+            return await self._send(await self._load(name), keys, args, wait)
+
+    async def _send(self, sha: str, keys: Sequence[str], args: list[Any], wait: bool) -> Any:
+        if not wait:
+            return await self.client.evalsha(sha, len(keys), *keys, *args)
+        pipe = self.client.pipeline(transaction=False)
+        pipe.evalsha(sha, len(keys), *keys, *args)
+        pipe.wait(self._replicas, round(TIMEOUT_S * 1_000))
+        reply, kept = await pipe.execute()
+        if kept < self._replicas:
+            raise LedgerUnavailable(f"{self.shown}: {kept} replicas have it instead of {self._replicas}")
+        return reply
+
+    async def _load(self, name: str) -> str:
+        text = self._scripts.setdefault(name, script(name))
+        sha = await self.client.script_load(text)
+        self._shas[name] = found = _plain(sha)
+        return found
+
+    async def _check_settings(self) -> None:
+        for key, wanted, why in (
+            ("maxmemory-policy", {"noeviction"}, "it could evict stock and sell it twice"),
+            *(
+                (("appendonly", {"yes"}, _FSYNC), ("appendfsync", {"always"}, _FSYNC))
+                if self._durability == "fsync"
+                else ()
+            ),
+        ):
+            for value in await self._config(key):
+                if value not in wanted:
+                    raise SettingsError(
+                        f"{self.shown} has {key} {value!r}: {why}. Set it to {' or '.join(sorted(wanted))} there "
+                        f"(CONFIG SET {key} {min(wanted)}, and in its configuration file)"
+                    )
+        if self._durability == "replica":
+            info = await self.client.info("replication")
+            connected = int(info.get("connected_slaves", 0))
+            if connected < self._replicas:
+                raise SettingsError(
+                    f"durability replica waits for {self._replicas} replicas, and {self.shown} has {connected}: "
+                    "start a replica (replicaof), or choose durability fsync or memory"
+                )
+
+    async def _config(self, key: str) -> list[str]:
+        """The value of a setting on every server."""
+        if isinstance(self.client, RedisCluster):
+            answers: Any = await self.client.config_get(key, target_nodes=RedisCluster.PRIMARIES)
+            found: list[Any] = list(answers.values()) if _is_nested(answers) else [answers]
+        else:
+            found = [await self.client.config_get(key)]
+        return [_plain(value) for each in found for value in each.values()]
+
+    async def identity(self) -> str:
+        """What changes when the server is restarted, or another one has taken its place."""
+        if isinstance(self.client, RedisCluster):
+            infos = await self.client.info("server", target_nodes=RedisCluster.PRIMARIES)
+            return " ".join(sorted(str(info["run_id"]) for info in infos.values()))
+        info = await self.client.info("server")
+        return str(info["run_id"])
+
+
+_FSYNC: Final = "durability fsync promises that a success is on its disk"
+
+
+def _did_nothing(error: ResponseError) -> bool:
+    """Whether the server says that it did not even begin."""
+    return str(error).startswith(("OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN"))
+
+
+def _is_nested(answers: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Mapping) for value in answers.values())
+
+
+def _plain(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _client(url: str) -> Redis | RedisCluster:
+    """A client for `url`. Raises SettingsError."""
+    options: dict[str, Any] = {
+        "protocol": 3,
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "socket_keepalive": True,
+        "max_connections": CONNECTIONS_MAX,
+    }
+    parts = urlsplit(url)
+    secure, _, kind = parts.scheme.partition("+")
+    if secure not in {"redis", "rediss"} or kind not in {"", "sentinel", "cluster"}:
+        raise SettingsError(f"ledger {without_password(url)!r}: write one of {', '.join(SCHEMES)}")
+    try:
+        if kind == "cluster":
+            return RedisCluster.from_url(
+                parts._replace(scheme=secure).geturl(), **options, cluster_error_retry_attempts=1
+            )
+        options["retry"] = Retry(NoBackoff(), 0)  # a script that may have run is not sent a second time
+        if kind == "sentinel":
+            return _behind_sentinels(url, secure, options)
+        return Redis.from_url(url, **options)
+    except ValueError as error:
+        raise SettingsError(f"ledger {without_password(url)!r}: {error}") from error
+
+
+def _behind_sentinels(url: str, secure: str, options: dict[str, Any]) -> Redis:
+    """The primary that the sentinels of ``redis+sentinel://user:password@host:port,host:port/service`` name."""
+    parts = urlsplit(url)
+    who, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = who.partition(":")
+    service = parts.path.strip("/")
+    sentinels = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in hosts.split(",")]
+    if not service or not all(host for host, _ in sentinels):
+        raise ValueError("write redis+sentinel://host:port,host:port/service")
+    own: dict[str, Any] = {key: value for key, value in options.items() if key != "max_connections"}
+    own |= {key: value for key, value in {"username": user, "password": password}.items() if value}
+    if secure == "rediss":
+        own["ssl"] = True
+    asking = {"socket_timeout": TIMEOUT_S / 3, "socket_connect_timeout": TIMEOUT_S / 3, "protocol": 3}
+    sentinel = Sentinel(sentinels, sentinel_kwargs=asking, **own)  # type: ignore[no-untyped-call]
+    primary: Redis = sentinel.master_for(service)
+    return primary

@@ -1,0 +1,256 @@
+"""One node's knowledge of the cluster, and the calls that change it: scripts go out, what they say is kept.
+
+Time: every call carries the newest event time and clock that this node has seen, every reply brings
+those of its key (a hybrid logical clock, Kulkarni et al. 2014). So the events of all books, ordered by
+(time, clock), are in the order of cause and effect, and time never runs backwards in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from ticketrush import logs
+from ticketrush import model as m
+from ticketrush.errors import LedgerRefused, LedgerUnavailable
+from ticketrush.ledger.redis_link import Link
+from ticketrush.ledger.redis_sale import CHANGED, LEASES, SALES, Book, RedisSale, Shelf
+
+LEASE_MS: Final = 3_000
+"""How long a lease lives without a heartbeat."""
+
+_ATTEMPTS: Final = 6
+
+_blob_of: Final = msgspec.msgpack.Encoder().encode
+_sale_of: Final = msgspec.msgpack.Decoder(m.Sale).decode
+
+log = logs.get("ticketrush.ledger.redis")
+
+
+class Moved(LedgerRefused):
+    """The sale has another epoch: leases of the old one are void. Nothing was done."""
+
+
+class RedisNode:
+    """What this node knows; everything here belongs to one event loop."""
+
+    def __init__(self, link: Link, name: str, shards: int) -> None:
+        self.link, self.name, self.shards = link, name, shards
+        self.sales: dict[str, RedisSale] = {}
+        self.changed: set[str] = set()
+        self.on_change: Callable[[], None] = lambda: None
+        self.seen_ms = 0
+        """Time of the newest event that this node knows of."""
+        self.clock = 0
+        self.now_ms = 0
+        """The time of the command under way."""
+        self.dropped: list[tuple[RedisSale, str, str]] = []
+        """Leases (sale, item, lease) given up by this node, to be reclaimed."""
+        self._leased: set[tuple[str, str]] = set()
+
+    # --- calls ------------------------------------------------------------------------------
+
+    def ask(self, sale: str, **more: object) -> dict[str, object]:
+        """What every script is told, and `more`."""
+        total = sum(book.seq for each in self.sales.values() for book in each.books) if len(self.sales) < 100 else 0
+        return {
+            "now": max(self.now_ms, self.seen_ms),
+            "clock": self.clock,
+            "total": total,
+            "node": self.name,
+            "channel": CHANGED,
+            "sale": sale,
+            **more,
+        }
+
+    def heard(self, at_ms: int, clock: int) -> None:
+        """A key has seen an event of this time and clock."""
+        self.seen_ms, self.clock = max(self.seen_ms, at_ms), max(self.clock, clock)
+
+    async def book(self, sale: RedisSale, number: int, script: str, blob: bytes = b"", **more: object) -> list[Any]:
+        """Run a script on a book, and learn from what it says; its reply is [status, ...].
+
+        Raises:
+            LedgerUnavailable: see `Link.run`; or the server has forgotten the book.
+        """
+        book = sale.books[number]
+        args = (self.ask(sale.id, **more), blob) if blob else (self.ask(sale.id, **more),)
+        reply: list[Any] = await self.link.run(script, book.keys, *args, keep=script != "look")
+        if reply[0] == "missing":
+            raise LedgerUnavailable(f"{self.link.shown} has forgotten sale {sale.id!r}")
+        if len(reply) > 3:
+            self._learn(sale, book, reply)
+        return reply
+
+    def _learn(self, sale: RedisSale, book: Book, reply: list[Any]) -> None:
+        _, at_ms, clock, before, seq, version, due, levels, _ = reply
+        self.heard(at_ms, clock)
+        if book.known_seq == before:
+            book.known_seq = seq
+        if seq < book.seq:
+            return  # an older answer that was overtaken
+        if seq != book.seq or version != book.version or (due or None) != book.next_due_ms:
+            self.changed.add(sale.id)
+        book.seq, book.version, book.next_due_ms = seq, version, due or None
+        for item, (held, sold, released, _) in levels.items() if levels else ():
+            book.levels[item] = (held, sold)
+            book.released[item] = released
+
+    async def stock(self, sale: RedisSale, shelf: Shelf, want: int = 0, ahead: int = 0, *, make: bool = False) -> None:
+        """Exchange with the stock of an item: give what was given back, get `want` units and up to `ahead` more.
+
+        Raises:
+            Moved: the stock has another epoch.
+            LedgerUnavailable: see `Link.run`; the lease stands, what it was granted is learned later.
+        """
+        async with shelf.lock:  # an answer must not be overtaken by an older one
+            await self._exchange(sale, shelf, want, ahead, make=make)
+
+    async def _exchange(self, sale: RedisSale, shelf: Shelf, want: int, ahead: int, *, make: bool) -> None:
+        for _ in range(_ATTEMPTS):
+            local = shelf.local
+            if want:
+                local.asked = True
+                await self._announce(sale.id, shelf.item.id)
+            reply = await self.link.run(
+                "stock",
+                (shelf.key,),
+                self.ask(
+                    sale.id,
+                    epoch=sale.epoch,
+                    lease=local.lease,
+                    want=want,
+                    ahead=ahead,
+                    back=local.back,
+                    ttl_ms=LEASE_MS,
+                    capacity=shelf.capacity,
+                    released={str(number): total for number, total in sale.released(shelf.item.id).items()},
+                    make=make,
+                )
+                | {"now": self.seen_ms},
+                keep=True,
+            )
+            if reply[0] in {"missing", "epoch"}:
+                raise Moved(f"the stock of {sale.id}/{shelf.item.id} is {reply}, this node is at epoch {sale.epoch}")
+            status, at_ms, clock, available, capacity, granted, seen = reply
+            self.heard(at_ms, clock)
+            shelf.available, shelf.capacity = available, max(shelf.capacity, capacity)
+            shelf.seen = {int(number): total for number, total in seen.items()} if seen else {}
+            self.changed.add(sale.id)
+            if status == "ok":
+                if local is shelf.local:
+                    local.granted(granted)
+                return
+            self.drop(sale, shelf, reclaim=False)
+        raise LedgerUnavailable(f"the stock of {sale.id}/{shelf.item.id} refuses every lease")
+
+    async def _announce(self, sale: str, item: str) -> None:
+        """Tell the reaper that the item has leases, before it has any."""
+        if (sale, item) not in self._leased:
+            await self.command("sadd", LEASES, f"{sale} {item}")
+            self._leased.add((sale, item))
+
+    def drop(self, sale: RedisSale, shelf: Shelf, *, reclaim: bool = True) -> None:
+        """Give up a lease that is in doubt, and take a new one."""
+        old = shelf.local.drop()
+        if old is not None and reclaim:
+            self.dropped.append((sale, shelf.item.id, old))
+
+    async def command(self, name: str, *args: Any) -> Any:
+        """A plain command, with the bounds and errors of a script."""
+        return await self.link.command(name, *args)
+
+    # --- sales ------------------------------------------------------------------------------
+
+    async def discover(self) -> None:
+        """Learn of sales that other nodes have created."""
+        numbers: dict[bytes, bytes] = await self.command("hgetall", SALES)
+        unknown = [sale.decode() for sale in numbers if sale.decode() not in self.sales]
+        for sale in sorted(unknown, key=lambda each: int(numbers[each.encode()])):
+            await self.load(sale)
+
+    async def load(self, id: str) -> RedisSale | None:
+        """Learn of one sale; None if it is not there (yet)."""
+        first = RedisSale(m.Sale(id, (m.Item("none", 0),)), 0, 1, self.name).books[0]
+        blob, number, shards = await self.command("hmget", first.meta, "created", "number", "shards")
+        if blob is None:
+            return None
+        sale = RedisSale(_sale_of(blob), int(number), int(shards), self.name)
+        for book in range(len(sale.books)):
+            await self.look(sale, book)
+        self.sales[id] = sale
+        self.sales = dict(sorted(self.sales.items(), key=lambda each: each[1].number))
+        self.changed.add(id)
+        with contextlib.suppress(Moved):  # it is being made, or built anew
+            await self.stocks(sale)
+        return sale
+
+    async def stocks(self, sale: RedisSale) -> None:
+        """Hear of every stock of a sale; renews its leases."""
+        for shelf in sale.shelves.values():
+            await self.stock(sale, shelf)
+
+    async def look(self, sale: RedisSale, number: int, barrier: tuple[int, int] | None = None) -> list[Any]:
+        """Hear of a book, and of the sale from its first one. The reply is that of the script."""
+        reply = await self.book(sale, number, "look", items=list(sale.shelves), barrier=barrier, now=0, clock=0)
+        if reply[0] == "ok" and number == 0:
+            epoch, opens, closes, whole, *capacities, _ = reply[8]
+            sale.is_whole = whole == "1"
+            if int(epoch) != sale.epoch:
+                self.moved(sale, int(epoch))
+            before = sale.sale
+            sale.schedule(*(int(each) if each else None for each in (opens, closes)))
+            if sale.sale is not before:
+                self.changed.add(sale.id)
+            for shelf, capacity in zip(sale.shelves.values(), capacities, strict=True):
+                shelf.capacity = max(shelf.capacity, int(capacity))
+        return reply
+
+    def moved(self, sale: RedisSale, epoch: int) -> None:
+        """The sale has a new epoch: all leases are void."""
+        log.warning("epoch_changed", sale=sale.id, before=sale.epoch, now=epoch)
+        sale.epoch = epoch
+        for shelf in sale.shelves.values():
+            shelf.local.drop()
+            shelf.seen = {}
+
+    async def leave(self) -> None:
+        """Part with every lease, for a stop: they are to be reclaimed by `dropped`."""
+        for sale in self.sales.values():
+            for shelf in sale.shelves.values():
+                if shelf.local.asked:
+                    self.drop(sale, shelf)
+
+    async def idle(self, at_s: float) -> None:
+        """Give back units that nobody has used since `at_s`."""
+        for sale in list(self.sales.values()):
+            for shelf in sale.shelves.values():
+                if shelf.local.units and shelf.local.used_s <= at_s:
+                    shelf.local.give_back()
+                    await self.stock(sale, shelf)
+
+
+def using(shelves: Iterable[Shelf]) -> None:
+    """The local stock of these is being used now."""
+    now_s = time.monotonic()
+    for shelf in shelves:
+        shelf.local.used_s = now_s
+
+
+def blob_of(sale: m.Sale) -> bytes:
+    """A sale as the ledger keeps it."""
+    return _blob_of(sale)
+
+
+async def all_of(*calls: Any) -> list[Any]:
+    """The results of calls made side by side; the first error once all have ended."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results

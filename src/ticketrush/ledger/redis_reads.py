@@ -1,0 +1,242 @@
+"""Reading a ledger that is spread over many keys: reservations, the journal, and the state for the auditor.
+
+The journal is one stream a book. An entry's id is the (time, clock) of its first event, so the
+streams merge by id into one order (see `redis_node`). Before a page is read, every book promises that
+its later events come behind what is read (a barrier): so the numbers of events never change.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ticketrush import audit
+from ticketrush import events as ev
+from ticketrush import model as m
+from ticketrush.errors import LedgerUnavailable
+from ticketrush.events import AnyEvent
+from ticketrush.ledger.redis_decide import reservation_of
+from ticketrush.ledger.redis_node import RedisNode
+from ticketrush.ledger.redis_sale import ROUTE, Book, RedisSale
+from ticketrush.model import State
+
+ENTRIES_AT_ONCE: Final = 500
+RECORDS_AT_ONCE: Final = 1_000
+CURSORS_MAX: Final = 256
+_BARRIERS_MAX: Final = 100
+
+_events_of: Final = msgspec.msgpack.Decoder(list[AnyEvent]).decode
+
+_STATES: Final[dict[type, State]] = {
+    ev.Held: State.HELD,
+    ev.Paid: State.PAID,
+    ev.Cancelled: State.CANCELLED,
+    ev.Expired: State.EXPIRED,
+    ev.Refunded: State.REFUNDED,
+}
+
+Position = tuple[int, int]
+"""The id of a stream's entry: time and clock."""
+
+
+class Entry(NamedTuple):
+    """One entry of a stream: the events of one batch."""
+
+    at: Position
+    stream: str
+    events: list[AnyEvent]
+
+
+class Reads:
+    """Reads what all nodes have committed."""
+
+    def __init__(self, node: RedisNode) -> None:
+        self._node = node
+        self._cursors: dict[int, dict[str, Position]] = {0: {}}
+        """Number of events -> where in each stream reading goes on behind them."""
+
+    # --- reservations -----------------------------------------------------------------------
+
+    async def find(self, id: str) -> tuple[str, int] | None:
+        """The sale and book that a reservation is in; None for an unknown id."""
+        has_route = ROUTE in id
+        for sale in list(self._node.sales.values()):
+            for number, route in enumerate(sale.routes):
+                if not has_route or id.endswith(route):
+                    if await self._node.command("hexists", sale.books[number].records, id):
+                        return sale.id, number
+        return None
+
+    async def reservation(self, id: str) -> m.Reservation | None:
+        """A committed reservation; None for an unknown id."""
+        where = await self.find(id)
+        if where is None:
+            return None
+        sale, number = where
+        packed = await self._node.command("hget", self._node.sales[sale].books[number].records, id)
+        return None if packed is None else reservation_of(id, sale, packed)
+
+    async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
+        """The committed reservation that `buyer` made in `sale` under `key`; None if there is none."""
+        known = self._node.sales.get(sale)
+        if known is None or not key:
+            return None
+        book = known.books[known.book_of(buyer)]
+        id = await self._node.command("hget", book.keys[2], f"{buyer} {key}")
+        if id is None:
+            return None
+        packed = await self._node.command("hget", book.records, id)
+        return None if packed is None else reservation_of(id.decode(), sale, packed)
+
+    # --- the journal ------------------------------------------------------------------------
+
+    async def events(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
+        """At most `limit` events with numbers above `after`, in order."""
+        barrier = await self._barrier()
+        number = max(known for known in self._cursors if known <= after)
+        position = dict(self._cursors[number])
+        page: list[tuple[int, AnyEvent]] = []
+        while len(page) < limit:
+            entries = await self._entries(position, barrier)
+            if not entries:
+                break
+            for entry in entries:
+                for event in entry.events:
+                    number += 1
+                    if after < number <= after + limit:
+                        page.append((number, event))
+                position[entry.stream] = entry.at
+                if number <= after + limit:
+                    self._mark(number, position)
+                if len(page) >= limit:
+                    break
+        return page
+
+    def _mark(self, number: int, position: dict[str, Position]) -> None:
+        if len(self._cursors) >= CURSORS_MAX:
+            for old in sorted(self._cursors)[1::2]:
+                del self._cursors[old]
+        self._cursors[number] = dict(position)
+
+    async def _entries(self, position: dict[str, Position], barrier: Position) -> list[Entry]:
+        """The next entries of all streams behind `position`, in order, as far as it is sure that none is missing."""
+        sure, found = barrier, []
+        for stream in self._streams():
+            entries = await self._range(stream, position.get(stream, (0, 0)), barrier, ENTRIES_AT_ONCE)
+            if len(entries) == ENTRIES_AT_ONCE:
+                sure = min(sure, entries[-1].at)
+            found.append(entries)
+        return [entry for entry in heapq.merge(*found) if entry.at <= sure]
+
+    def _streams(self) -> Iterator[str]:
+        for sale in self._node.sales.values():
+            for book in sale.books:
+                yield book.events
+
+    async def _range(self, stream: str, after: Position, to: Position, count: int) -> list[Entry]:
+        rows = await self._node.command("xrange", stream, f"({after[0]}-{after[1]}", f"{to[0]}-{to[1]}", count)
+        return [Entry(position_of(id), stream, _events_of(fields[b"events"])) for id, fields in rows]
+
+    async def _barrier(self) -> Position:
+        """A position that every later event of every book comes behind."""
+        await self._node.discover()
+        for _ in range(_BARRIERS_MAX):
+            at = (self._node.seen_ms, self._node.clock)
+            if all([await self._promises(sale, k, at) for sale in self._all() for k in range(len(sale.books))]):
+                return at
+        raise LedgerUnavailable("the books move faster than they can be read; try again")
+
+    async def _promises(self, sale: RedisSale, number: int, at: Position) -> bool:
+        reply = await self._node.look(sale, number, at)
+        if reply[0] == "passed":
+            self._node.heard(reply[1], reply[2])
+            return False
+        return True
+
+    def _all(self) -> list[RedisSale]:
+        return list(self._node.sales.values())
+
+    # --- the state --------------------------------------------------------------------------
+
+    async def state(self) -> audit.LedgerState:
+        """What the records and counters on the server say, as of one position of the journal.
+
+        Records are read while the sale goes on; the events that came meanwhile are folded into them.
+        """
+        await self._node.discover()
+        began = {book.events: await self._last(sale, k) for sale in self._all() for k, book in enumerate(sale.books)}
+        states: dict[str, State] = {}
+        for sale in self._all():
+            for book in sale.books:
+                states |= await self._records(sale, book)
+        barrier = await self._barrier()
+        levels: dict[str, dict[str, audit.Units]] = {}
+        seq = 0
+        for sale in self._all():
+            for book in sale.books:
+                seq += book.seq
+                async for event in self._since(book.events, began.get(book.events, (0, 0)), barrier):
+                    if not isinstance(event, ev.SaleCreated | ev.SaleScheduled | ev.StockAdded):
+                        states[event.id] = _STATES[type(event)]
+            levels[sale.id] = await self._levels(sale)
+        return audit.LedgerState.of(seq, levels, ((id, state.value) for id, state in states.items()))
+
+    async def _last(self, sale: RedisSale, number: int) -> Position:
+        reply = await self._node.look(sale, number)
+        return position_of(reply[8][-1])
+
+    async def _records(self, sale: RedisSale, book: Book) -> dict[str, State]:
+        states: dict[str, State] = {}
+        cursor = 0
+        while True:
+            cursor, rows = await self._node.command("hscan", book.records, cursor, None, RECORDS_AT_ONCE)
+            for id, packed in rows.items():
+                states[id.decode()] = reservation_of("", sale.id, packed).state
+            if not cursor:
+                return states
+
+    async def _since(self, stream: str, after: Position, to: Position) -> AsyncIterator[AnyEvent]:
+        while entries := await self._range(stream, after, to, ENTRIES_AT_ONCE):
+            for entry in entries:
+                for event in entry.events:
+                    yield event
+            after = entries[-1].at
+
+    async def _levels(self, sale: RedisSale) -> dict[str, audit.Units]:
+        """Levels from the counters of the stock and the books; sound at any moment, since each counter only grows."""
+        spent = [await self._node.command("hgetall", book.leases) for book in sale.books]
+        levels = {}
+        for item, shelf in sale.shelves.items():
+            stock = {name.decode(): value for name, value in (await self._node.command("hgetall", shelf.key)).items()}
+            leased = 0
+            for name, granted in stock.items():
+                if name.startswith("granted "):
+                    lease = name.removeprefix("granted ")
+                    leased += int(granted) - int(stock.get(f"back {lease}", 0))
+                    leased -= sum(int(each.get(f"{lease} {item}".encode(), 0)) for each in spent)
+            coming = sum(
+                book.released[item] - int(stock.get(f"seen {number}", 0)) for number, book in enumerate(sale.books)
+            )
+            held, sold = (sum(book.levels[item][which] for book in sale.books) for which in (0, 1))
+            levels[item] = audit.Units(
+                int(stock.get("capacity", 0)), int(stock.get("available", 0)) + coming, leased, held, sold
+            )
+        return levels
+
+
+def entries_of(answer: Any) -> list[tuple[str, list[AnyEvent]]]:
+    """The entries, [(id, events), ...], of an answer to XREAD of one stream."""
+    streams = list(answer.values()) if isinstance(answer, dict) else [rows for _, rows in answer or ()]
+    rows = streams[0] if streams else []
+    if len(rows) == 1 and rows and isinstance(rows[0], list) and rows[0] and isinstance(rows[0][0], list | tuple):
+        rows = rows[0]
+    return [(id.decode(), _events_of(fields[b"events"])) for id, fields in rows]
+
+
+def position_of(id: bytes | str) -> Position:
+    """The position of a stream's entry."""
+    at, _, clock = (id.decode() if isinstance(id, bytes) else id).partition("-")
+    return int(at), int(clock)

@@ -1,0 +1,72 @@
+"""Brings back what dead nodes left: units of leases whose deadline has passed.
+
+Three steps a lease: close it on the stock, close it on every book (which tells what was spent, for
+good), put the rest back. Each may be repeated, and whoever does them may die between any two: the
+next one finds the lease closing and goes on. One node at a time looks for dead leases, by a lease of
+its own; that is for economy, not for safety.
+"""
+
+from __future__ import annotations
+
+from ticketrush import logs
+from ticketrush.ledger.redis_node import RedisNode
+from ticketrush.ledger.redis_sale import LEASES, PREFIX, RedisSale
+
+REAPER = PREFIX + "reaper"
+"""Key: the node that looks for dead leases now."""
+
+REAPER_MS = 2_000
+
+log = logs.get("ticketrush.ledger.redis")
+
+
+class Reaper:
+    """Reclaims leases for one node."""
+
+    def __init__(self, node: RedisNode) -> None:
+        self._node = node
+        self.reclaimed = 0
+        """Units brought back so far."""
+
+    async def is_due(self) -> bool:
+        """Whether this node is the one that looks now; it stays so while it goes on asking."""
+        me = self._node.name
+        if await self._node.command("set", REAPER, me, None, REAPER_MS, True):
+            return True
+        owner = await self._node.command("get", REAPER)
+        if owner is None or owner.decode() != me:
+            return False
+        await self._node.command("pexpire", REAPER, REAPER_MS)
+        return True
+
+    async def dead(self) -> None:
+        """Reclaim every lease whose deadline has passed, of all items that have any."""
+        for name in await self._node.command("smembers", LEASES):
+            id, _, item = name.decode().partition(" ")
+            sale = self._node.sales.get(id)
+            if sale is not None and item in sale.shelves:
+                await self.reclaim(sale, item)
+
+    async def dropped(self) -> None:
+        """Reclaim the leases that this node gave up in doubt."""
+        while self._node.dropped:
+            sale, item, lease = self._node.dropped[-1]
+            await self.reclaim(sale, item, lease)
+            self._node.dropped.remove((sale, item, lease))
+
+    async def reclaim(self, sale: RedisSale, item: str, lease: str | None = None, *, every: bool = False) -> None:
+        """Reclaim one lease of an item, or all that are past their deadline or half reclaimed, or `every` one."""
+        shelf = sale.shelves[item]
+        which = {"lease": lease or False, "every": every}
+        closing = await self._node.link.run("stock_close", (shelf.key,), which, keep=True)
+        for name, _ in closing:
+            spent = 0
+            for book in sale.books:
+                spent += await self._node.link.run("book_close", (book.leases,), name, item, keep=True)
+            ask = self._node.ask(sale.id, epoch=sale.epoch, lease=name, spent=spent) | {"now": self._node.seen_ms}
+            units = await self._node.link.run("stock_reclaim", (shelf.key,), ask, keep=True)
+            if units > 0:
+                self.reclaimed += units
+                log.info("lease_reclaimed", sale=sale.id, item=item, lease=name, units=units, spent=spent)
+        if closing:
+            await self._node.stock(sale, shelf)

@@ -1,0 +1,154 @@
+"""What a node knows of one sale: its books, the levels last heard of, and its own local stock.
+
+Keys, each group in one hash slot:
+
+- ``ticketrush:{sale:k}:…`` the book k (see lua/book.lua); book 0 also keeps the sale itself,
+- ``ticketrush:{sale:item}:stock`` the stock of an item (see lua/stock.lua).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import Final
+
+import msgspec
+
+from ticketrush import model as m
+from ticketrush.ledger.local_stock import LocalStock
+
+PREFIX: Final = "ticketrush:"
+SALES: Final = PREFIX + "sales"
+"""Hash: sale -> its number, in the order in which they were created."""
+
+LEASES: Final = PREFIX + "leases"
+"""Set of "sale item": the items whose stock has leases, for the reaper to look at."""
+
+CHANGED: Final = PREFIX + "changed"
+"""Channel: "node sale", when units have come back or a sale has changed."""
+
+ROUTE: Final = "-"
+"""What stands between the random part of an id and the numbers of its sale and book."""
+
+_BOOK_KEYS: Final = ("meta", "records", "keys", "bought", "due", "events", "leases")
+
+
+class Book:
+    """One book: a share of the buyers of a sale."""
+
+    __slots__ = ("keys", "known_seq", "levels", "next_due_ms", "read_to", "released", "seq", "version")
+
+    def __init__(self, sale: str, number: int, items: list[str]) -> None:
+        self.keys = tuple(f"{PREFIX}{{{sale}:{number}}}:{name}" for name in _BOOK_KEYS)
+        self.seq = self.version = 0
+        self.known_seq = 0
+        """Events up to which this node knows the winners' keys."""
+        self.read_to = "0-0"
+        """The stream's entry up to which that is so."""
+        self.next_due_ms: int | None = None
+        self.levels = dict.fromkeys(items, (0, 0))
+        """Item -> units held and sold, as last heard."""
+        self.released = dict.fromkeys(items, 0)
+
+    @property
+    def meta(self) -> str:
+        return self.keys[0]
+
+    @property
+    def records(self) -> str:
+        return self.keys[1]
+
+    @property
+    def events(self) -> str:
+        return self.keys[5]
+
+    @property
+    def leases(self) -> str:
+        return self.keys[6]
+
+
+class Shelf:
+    """The stock of one item, as last heard, and what of it is in this node."""
+
+    __slots__ = ("available", "capacity", "item", "key", "local", "lock", "seen")
+
+    def __init__(self, sale: str, item: m.Item, node: str) -> None:
+        self.item = item
+        self.key = f"{PREFIX}{{{sale}:{item.id}}}:stock"
+        self.capacity = self.available = item.capacity
+        self.seen: dict[int, int] = {}
+        """Book -> its released units that the stock has taken over."""
+        self.local = LocalStock(node)
+        self.lock = asyncio.Lock()
+        """Held during an exchange with the stock."""
+
+
+class RedisSale:
+    """One sale, as a node knows it."""
+
+    def __init__(self, created: m.Sale, number: int, shards: int, node: str) -> None:
+        self.created = self.sale = created
+        self.number = number
+        self.epoch = 1
+        self.is_whole = True
+        """Whether it is selling, and not being recovered."""
+        items = [item.id for item in created.items]
+        self.books = [Book(created.id, k, items) for k in range(shards)]
+        self.shelves = {item.id: Shelf(created.id, item, node) for item in created.items}
+        self.routes = [f"{ROUTE}{number:x}.{k:x}" for k in range(shards)]
+        """How the ids of each book's reservations end, so that they are found again."""
+        self.keys: set[str] = set()
+        """Idempotency keys that have won, as far as this node knows."""
+        self.following = False
+        """The events of other nodes arrive here as they happen."""
+        self.used_s = 0.0
+        """When somebody last asked for this sale, monotonic."""
+
+    @property
+    def id(self) -> str:
+        return self.created.id
+
+    def book_of(self, buyer: str) -> int:
+        """Which book a buyer is in."""
+        return zlib.crc32(buyer.encode()) % len(self.books) if len(self.books) > 1 else 0
+
+    def schedule(self, opens_at_ms: int | None, closes_at_ms: int | None) -> None:
+        """The sale opens and closes at other times."""
+        if (opens_at_ms, closes_at_ms) != (self.sale.opens_at_ms, self.sale.closes_at_ms):
+            self.sale = msgspec.structs.replace(self.sale, opens_at_ms=opens_at_ms, closes_at_ms=closes_at_ms)
+
+    def released(self, item: str) -> dict[int, int]:
+        """For each book, the units of `item` that it has released, as last heard."""
+        return {number: book.released[item] for number, book in enumerate(self.books) if book.released[item]}
+
+    def free(self, item: str) -> int:
+        """Units that this node may still get: available, released, or in its local stock."""
+        shelf = self.shelves[item]
+        coming = sum(max(0, total - shelf.seen.get(number, 0)) for number, total in self.released(item).items())
+        return shelf.available + coming + shelf.local.units
+
+    def elsewhere(self, item: str) -> int:
+        """Units that other nodes have leased, as far as this one can tell."""
+        return self._level(item).leased
+
+    def _level(self, item: str) -> m.Level:
+        shelf = self.shelves[item]
+        held = sum(book.levels[item][0] for book in self.books)
+        sold = sum(book.levels[item][1] for book in self.books)
+        available = min(self.free(item), shelf.capacity - held - sold)
+        return m.Level(item, shelf.capacity, available, shelf.capacity - available - held - sold, held, sold)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this node knows every key that has won, so that a closed gate forgets nobody."""
+        return self.following or all(book.known_seq == book.seq for book in self.books)
+
+    def next_due_ms(self) -> int | None:
+        """When the first hold of the sale falls due."""
+        return min((book.next_due_ms for book in self.books if book.next_due_ms), default=None)
+
+    def stock(self) -> m.Stock:
+        """The levels, as far as this node knows; what it may still get itself counts as available."""
+        levels = tuple(self._level(item) for item in self.shelves)
+        version = max(book.version for book in self.books)
+        return m.Stock(self.sale, version, levels, self.next_due_ms(), self.is_settled)

@@ -1,0 +1,214 @@
+"""What a node does by itself: hears of what other nodes do, keeps its leases alive, brings back what dead ones left.
+
+A message (pub/sub) says at once that units have come back or a sale has changed; a look every
+`TICK_S` finds it when the message was lost. While an item cannot be bought here, the events of
+its sale are followed, so that a closed gate knows every key that has won anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from redis.asyncio import RedisCluster
+from redis.exceptions import RedisError
+
+from ticketrush import logs
+from ticketrush.errors import LedgerUnavailable
+from ticketrush.events import Held
+from ticketrush.ledger.redis_node import Moved, RedisNode
+from ticketrush.ledger.redis_reads import entries_of
+from ticketrush.ledger.redis_reaper import Reaper
+from ticketrush.ledger.redis_recovery import Recovery
+from ticketrush.ledger.redis_sale import CHANGED, Book, RedisSale
+
+TICK_S: Final = 0.2
+"""How often a node looks at the sales that it sells."""
+
+SLOW_TICKS: Final = 5
+"""Every so many looks it also looks for new sales, dead leases and another server."""
+
+USED_S: Final = 60.0
+"""A sale that nobody asked for in this time is looked at rarely."""
+
+RARE_MAX: Final = 100
+"""Sales that nobody asks for that are looked at in one slow round."""
+
+BLOCK_MS: Final = 500
+ENTRIES_AT_ONCE: Final = 1_000
+
+log = logs.get("ticketrush.ledger.redis")
+
+
+class Watch:
+    """The tasks of one node."""
+
+    def __init__(self, node: RedisNode, reaper: Reaper, recovery: Recovery, *, forgets: bool) -> None:
+        """`forgets`: whether a server that was restarted may have forgotten what it acknowledged."""
+        self._node, self._reaper, self._recovery, self._forgets = node, reaper, recovery, forgets
+        self.is_whole = True
+        """False from when another server is there until the ledger is whole on it."""
+        self.is_reaper = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._followed: dict[str, asyncio.Task[None]] = {}
+        self._news: set[str] = set()
+        self._awake = asyncio.Event()
+        self._failing = False
+        self._rare = 0
+
+    async def start(self) -> None:
+        """Begin. Raises LedgerUnavailable if the server cannot be asked who it is."""
+        self._recovery.identity = await self._node.link.identity()
+        await self._recovery.announce()
+        self.is_reaper = await self._reaper.is_due()
+        self._spawn(self._forever(self._ticks))
+        self._spawn(self._forever(self._listen))
+
+    async def stop(self) -> None:
+        """End all tasks."""
+        tasks = [*self._tasks, *self._followed.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(LedgerUnavailable):
+            await self._recovery.leave()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` again and again; a server that is away is asked again after a moment."""
+        while True:
+            try:
+                await work()
+            except (LedgerUnavailable, RedisError, OSError) as error:
+                if not self._failing:
+                    log.warning("server_away", error=str(error))
+                self._failing = True
+            except Exception:  # whatever it was, a node that no longer looks would strand units
+                log.exception("defect")
+            await asyncio.sleep(TICK_S)
+
+    # --- looking ----------------------------------------------------------------------------
+
+    async def _ticks(self) -> None:
+        for count in range(1_000_000):
+            if self._failing or count % SLOW_TICKS == 0:
+                await self._slowly()
+            news, self._news = self._news, set()
+            for sale in list(self._node.sales.values()):
+                if sale.id in news or time.monotonic() - sale.used_s < USED_S:
+                    await self._look(sale)
+            await self._reaper.dropped()
+            self._tell()
+            self._awake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._awake.wait()
+
+    async def _slowly(self) -> None:
+        identity = await self._node.link.identity()
+        if identity != self._recovery.identity:
+            await self._recover(identity)
+        elif self._failing:
+            log.info("server_back")
+        self._failing = False
+        await self._recovery.announce()
+        await self._node.discover()
+        sales = list(self._node.sales.values())
+        for sale in (sales + sales)[self._rare : self._rare + min(RARE_MAX, len(sales))]:
+            await self._look(sale)
+        self._rare = (self._rare + RARE_MAX) % max(1, len(sales))
+        self.is_reaper = await self._reaper.is_due()
+        if self.is_reaper:
+            await self._reaper.dead()
+
+    async def _recover(self, identity: str) -> None:
+        log.warning("another_server", forgets=self._forgets)
+        if self._forgets:
+            self.is_whole = False
+            await self._recovery.run(identity)
+        self._recovery.identity = identity
+        self.is_whole = True
+
+    async def _look(self, sale: RedisSale) -> None:
+        for number in range(len(sale.books)):
+            await self._node.look(sale, number)
+        try:
+            await self._node.stocks(sale)
+        except Moved:
+            await self._recovery.mend(sale)
+        self._follow(sale)
+
+    def _tell(self) -> None:
+        if self._node.changed:
+            self._node.on_change()
+
+    # --- listening --------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Hear at once what other nodes say."""
+        client = self._node.link.client
+        if isinstance(client, RedisCluster):
+            await asyncio.sleep(3_600)  # looks alone, every TICK_S
+            return
+        pubsub = client.pubsub()
+        try:
+            await pubsub.subscribe(CHANGED)
+            while True:
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=1.0)
+                if message is None:
+                    continue
+                node, _, sale = message["data"].decode().partition(" ")
+                if node != self._node.name:
+                    self._news.add(sale)
+                    if sale not in self._node.sales:
+                        await self._node.discover()
+                    self._awake.set()
+        finally:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    # --- following --------------------------------------------------------------------------
+
+    def _follow(self, sale: RedisSale) -> None:
+        """Follow the events of a sale while one of its items cannot be bought here."""
+        is_closed = any(sale.free(item) == 0 for item in sale.shelves)
+        task = self._followed.get(sale.id)
+        if is_closed and task is None:
+            self._followed[sale.id] = asyncio.ensure_future(self._forever(lambda: self._read(sale)))
+        elif not is_closed and task is not None:
+            task.cancel()
+            sale.following = False
+            del self._followed[sale.id]
+
+    async def _read(self, sale: RedisSale) -> None:
+        try:
+            for book in sale.books:
+                while await self._next(sale, book, None):
+                    pass
+            sale.following = True
+            self._node.changed.add(sale.id)
+            self._tell()
+            await asyncio.gather(*(self._on_and_on(sale, book) for book in sale.books))
+        finally:
+            sale.following = False
+
+    async def _on_and_on(self, sale: RedisSale, book: Book) -> None:
+        while True:
+            await self._next(sale, book, BLOCK_MS)
+
+    async def _next(self, sale: RedisSale, book: Book, block_ms: int | None) -> bool:
+        """Learn the keys of the next events; False if there are no more."""
+        answer = await self._node.command("xread", {book.events: book.read_to}, ENTRIES_AT_ONCE, block_ms)
+        rows = entries_of(answer)
+        for id, fields in rows:
+            for event in fields:
+                if isinstance(event, Held) and event.key:
+                    sale.keys.add(event.key)
+            book.read_to = id
+        return bool(rows)

@@ -8,10 +8,14 @@ TESTS := tests/unit tests/contract tests/property tests/faults tests/e2e
 BUYERS ?= 1000000
 TICKETS ?= 10000
 PORT ?= 3005
+NODES ?=
+WEIGHTS ?=
+KILL ?=
+MANY := $(if $(NODES),--nodes $(NODES)) $(if $(WEIGHTS),--weights $(WEIGHTS))
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rush demo test test-all faults check format bench docs pins clean
+.PHONY: help setup rush demo up test test-all faults check format bench docs pins clean
 
 help:  ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,12 +28,16 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-rush: $(READY)  ## Sell 10,000 tickets to 1,000,000 buyers, audit it, write out/rush.json and out/rush.html.
+rush: $(READY)  ## Sell 10,000 tickets to 1,000,000 buyers, audit it, write out/rush.json and out/rush.html. NODES=4 KILL=2: a cluster.
 	@mkdir -p out
-	$(BIN)/ticketrush rush --buyers $(BUYERS) --tickets $(TICKETS) --json out/rush.json --report out/rush.html
+	$(BIN)/ticketrush rush --buyers $(BUYERS) --tickets $(TICKETS) --json out/rush.json --report out/rush.html \
+	  $(MANY) $(if $(KILL),--kill $(KILL))
 
 demo: $(READY)  ## Serve the demo sale: 10,000 tickets at http://127.0.0.1:3005/buy/ticket.
 	$(BIN)/ticketrush serve --demo $(TICKETS) --port $(PORT)
+
+up: $(READY)  ## Run a cluster with the demo sale: a Valkey and nodes from http://127.0.0.1:3005 on. NODES=4: so many.
+	$(BIN)/ticketrush up --demo $(TICKETS) --port $(PORT) $(MANY)
 
 test: $(READY)  ## Pass every test but the slow ones: unit, contract, property, faults, e2e.
 	@scripts/need ab wrk nginx chromium

@@ -9,14 +9,15 @@ from rich.table import Table
 
 from ticketrush.audit import audit as check
 from ticketrush.cli import output
-from ticketrush.cli.app import Exit, RefusedError
+from ticketrush.cli.app import Exit, RefusedError, UsageError
 from ticketrush.cli.client import Client
 from ticketrush.cli.flags import Config, Token, flag, settings_of
 from ticketrush.clock import SystemClock
+from ticketrush.cluster.plan import SHARED
 from ticketrush.crowd.wording import units
 from ticketrush.errors import JournalError
 from ticketrush.ledger.embedded import read_for_audit
-from ticketrush.settings import Settings
+from ticketrush.settings import Settings, without_password
 
 PROMISES: Final = {
     "I1": "never more held and sold than there is",
@@ -73,6 +74,11 @@ def _ask(url: str, token: str | None) -> dict[str, Any]:
 
 
 def _read(settings: Settings) -> dict[str, Any]:
+    if settings.ledger.startswith(SHARED):
+        raise UsageError(
+            f"{without_password(settings.ledger)} is read through one of its nodes: "
+            "ask it with `ticketrush audit --url http://127.0.0.1:8000`"
+        )
     if not settings.ledger_path.exists():
         raise JournalError(
             f"there is no journal {settings.ledger_path}; name its file, like `ticketrush audit tickets.db`, "

@@ -77,7 +77,8 @@ class RedisAgainstMachine(LedgerAgainstMachine):
     @rule()
     def crash(self) -> None:
         """The node is gone without a word; another one finds what it left."""
-        self.runner.run(self.ledger._link.close())
+        self.ledger._started = False
+        self.runner.run(self.ledger.close())
         self.open()
         for sale in self.ledger._node.sales.values():
             for item in sale.shelves:

@@ -71,6 +71,7 @@ class RedisLedger:
         self._discovered_s = 0.0
         self._started = False
         self._idle: asyncio.TimerHandle | None = None
+        self._giving: asyncio.Task[None] | None = None
 
     # --- life -------------------------------------------------------------------------------
 
@@ -83,6 +84,11 @@ class RedisLedger:
 
     async def close(self) -> None:
         """See `Ledger.close`. All leased units go back."""
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._giving is not None:
+            self._giving.cancel()
+            await asyncio.gather(self._giving, return_exceptions=True)
         if self._started:
             self._started = False
             await self._watch.stop()
@@ -117,7 +123,7 @@ class RedisLedger:
                 outcomes.append(await _OPERATE[type(commands[begin])](self, commands[begin]))
                 end = begin + 1
             begin = end
-        await self._return_idle()
+        self._return_idle()
         return outcomes
 
     async def _decide(self, commands: Sequence[Booked]) -> list[m.Outcome]:
@@ -161,8 +167,8 @@ class RedisLedger:
             sale.used_s = time.monotonic()
         return sale
 
-    async def _return_idle(self) -> None:
-        """Units that a quiet node has left over go back at once; a busy one keeps them for a moment."""
+    def _return_idle(self) -> None:
+        """Units that are left over go back, unless they are used within a moment."""
         loop = asyncio.get_running_loop()
         if self._idle is None and any(
             shelf.local.units for sale in self._node.sales.values() for shelf in sale.shelves.values()
@@ -172,14 +178,12 @@ class RedisLedger:
     def _on_idle(self) -> None:
         self._idle = None
         if self._started:
-            task = asyncio.get_running_loop().create_task(self._give_back())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._giving = asyncio.get_running_loop().create_task(self._give_back())
 
     async def _give_back(self) -> None:
-        try:
+        with contextlib.suppress(LedgerUnavailable):  # the lease stands; the next look tells the stock
             await self._node.idle(time.monotonic() - IDLE_S)
-        finally:
-            await self._return_idle()
+        self._return_idle()
 
     # --- operating --------------------------------------------------------------------------
 

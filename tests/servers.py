@@ -8,7 +8,7 @@
         assert answer.status == 201
 
 Three fronts serve the same API: `FAST_LANE` and `NO_FAST_LANE` are ``ticketrush serve``,
-`PLAIN_UVICORN` is uvicorn on its own with the ASGI application.
+`PLAIN_UVICORN` is uvicorn on its own with the ASGI application. `ON_REDIS` is the first one on another ledger.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tests.valkey import own_valkey
 from tests.wire import Answer, Wire, request
 from ticketrush.admission.tokens import Tokens
 
 FAST_LANE: Final = "fast-lane"
 NO_FAST_LANE: Final = "no-fast-lane"
 PLAIN_UVICORN: Final = "plain-uvicorn"
+
+ON_REDIS: Final = "on-redis"
+"""The fast lane, on a ledger in a Valkey of its own."""
 
 FRONTS: Final = (FAST_LANE, NO_FAST_LANE, PLAIN_UVICORN)
 OURS: Final = (FAST_LANE, NO_FAST_LANE)
@@ -225,9 +229,11 @@ def running(
     secrets: tuple[str, ...] = SECRETS,
 ) -> Iterator[Server]:
     """A server in a temporary folder; both are gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="ticketrush-test-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ticketrush-test-"))
+        if front == ON_REDIS:
+            valkey = stack.enter_context(own_valkey("fsync"))
+            env = {"TICKETRUSH_LEDGER": valkey.url} | dict(env or {})
         server = Server(Path(folder), front, *flags, env=env, secrets=secrets)
-        try:
-            yield server
-        finally:
-            server.stop()
+        stack.callback(server.stop)
+        yield server

@@ -129,6 +129,8 @@ class Cashier:
             return Settlement(PaymentState.APPROVED, outcome.reservation, charge.id)
         await self._gateway.refund(charge.id)
         log.info("payment_refunded", order=reservation.id, payment=charge.id)
+        if isinstance(outcome, Refused) and (paid := outcome.reservation) is not None and paid.state is State.PAID:
+            return Settlement(PaymentState.APPROVED, paid, paid.payment)  # at another node, at the same time
         return Settlement(PaymentState.REFUNDED, reservation, charge.id)
 
     async def _reserve_again(self, lost: m.Reservation, payment: str) -> m.Outcome:

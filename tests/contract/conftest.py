@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.contract.shop import Shop
-from tests.servers import FRONTS, Server, running
+from tests.servers import FRONTS, ON_REDIS, Server, running
 
 NewSale = Callable[..., str]
 """Opens a sale of `capacity` units of the item "second" and returns its id."""
@@ -42,9 +42,9 @@ def farm() -> Iterator[Farm]:
         yield Farm(servers)
 
 
-@pytest.fixture(params=FRONTS)
+@pytest.fixture(params=(*FRONTS, ON_REDIS))
 def server(request: pytest.FixtureRequest, farm: Farm) -> Server:
-    """A server; each test runs on all three fronts, or on those it names with `indirect`."""
+    """A server; each test runs on all fronts and both ledgers, or on those it names with `indirect`."""
     return farm.server(request.param)
 
 

@@ -20,7 +20,7 @@ _numbers: Final = itertools.count(1)
 class LocalStock:
     """One lease of one item, as its node sees it."""
 
-    __slots__ = ("_known_granted", "asked", "back", "lease", "node", "units", "used_s")
+    __slots__ = ("_known_back", "_known_granted", "asked", "back", "lease", "node", "units", "used_s")
 
     def __init__(self, node: str) -> None:
         self.node = node
@@ -35,15 +35,23 @@ class LocalStock:
         """Units that may be spent."""
         self.back = 0
         """Units given back so far, in all."""
-        self._known_granted = 0
+        self._known_granted = self._known_back = 0
         self.asked = False
         """Whether the stock was ever asked for units under this lease; it may have granted some."""
 
-    def granted(self, total: int) -> None:
-        """The stock has said how many units this lease was granted in all."""
-        if total > self._known_granted:
-            self.units += total - self._known_granted
-            self._known_granted = total
+    def heard(self, lease: str, granted: int, back: int) -> None:
+        """The stock has said how many units `lease` was granted, and knows of so many given back, in all."""
+        if lease != self.lease:
+            return
+        if granted > self._known_granted:
+            self.units += granted - self._known_granted
+            self._known_granted = granted
+        self._known_back = max(self._known_back, back)
+
+    @property
+    def returning(self) -> int:
+        """Units on their way back to the stock."""
+        return self.back - self._known_back
 
     def take(self, units: int) -> int:
         """Take at most `units` out, to be spent by one call; what is not spent comes back by `put`."""

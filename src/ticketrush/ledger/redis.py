@@ -217,8 +217,7 @@ class RedisLedger:
                 await node.book(made, number, "sale", blob_of(wanted), silent=True, **definition)
             for shelf in made.shelves.values():
                 await node.stock(made, shelf, make=True)
-            node.sales[wanted.id] = made
-            node.changed.add(wanted.id)
+            node.add(made)
         elif wanted.id not in node.sales:
             await node.load(wanted.id)
         return m.SaleChanged(node.sales[wanted.id].sale, repeated=reply[0] == "repeated")

@@ -42,6 +42,8 @@ class RedisNode:
     def __init__(self, link: Link, name: str, shards: int) -> None:
         self.link, self.name, self.shards = link, name, shards
         self.sales: dict[str, RedisSale] = {}
+        self.routes: dict[str, tuple[str, int]] = {}
+        """How ids end -> the sale and book that they are in."""
         self.changed: set[str] = set()
         self.on_change: Callable[[], None] = lambda: None
         self.seen_ms = 0
@@ -113,7 +115,7 @@ class RedisNode:
 
     async def _exchange(self, sale: RedisSale, shelf: Shelf, want: int, ahead: int, *, make: bool) -> None:
         for _ in range(_ATTEMPTS):
-            local = shelf.local
+            local, lease, back = shelf.local, shelf.local.lease, shelf.local.back
             if want:
                 local.asked = True
                 await self._announce(sale.id, shelf.item.id)
@@ -123,10 +125,10 @@ class RedisNode:
                 self.ask(
                     sale.id,
                     epoch=sale.epoch,
-                    lease=local.lease,
+                    lease=lease,
                     want=want,
                     ahead=ahead,
-                    back=local.back,
+                    back=back,
                     ttl_ms=LEASE_MS,
                     capacity=shelf.capacity,
                     released={str(number): total for number, total in sale.released(shelf.item.id).items()},
@@ -143,10 +145,10 @@ class RedisNode:
             shelf.seen = {int(number): total for number, total in seen.items()} if seen else {}
             self.changed.add(sale.id)
             if status == "ok":
-                if local is shelf.local:
-                    local.granted(granted)
+                local.heard(lease, granted, back)
                 return
-            self.drop(sale, shelf, reclaim=False)
+            if lease == local.lease:
+                self.drop(sale, shelf, reclaim=False)
         raise LedgerUnavailable(f"the stock of {sale.id}/{shelf.item.id} refuses every lease")
 
     async def _announce(self, sale: str, item: str) -> None:
@@ -183,12 +185,17 @@ class RedisNode:
         sale = RedisSale(_sale_of(blob), int(number), int(shards), self.name)
         for book in range(len(sale.books)):
             await self.look(sale, book)
-        self.sales[id] = sale
+        self.add(sale)
         self.sales = dict(sorted(self.sales.items(), key=lambda each: each[1].number))
-        self.changed.add(id)
         with contextlib.suppress(Moved):  # it is being made, or built anew
             await self.stocks(sale)
         return sale
+
+    def add(self, sale: RedisSale) -> None:
+        """A sale is known from now on."""
+        self.sales[sale.id] = sale
+        self.routes.update({route: (sale.id, number) for number, route in enumerate(sale.routes)})
+        self.changed.add(sale.id)
 
     async def stocks(self, sale: RedisSale) -> None:
         """Hear of every stock of a sale; renews its leases."""

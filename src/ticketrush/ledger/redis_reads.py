@@ -61,13 +61,17 @@ class Reads:
     # --- reservations -----------------------------------------------------------------------
 
     async def find(self, id: str) -> tuple[str, int] | None:
-        """The sale and book that a reservation is in; None for an unknown id."""
-        has_route = ROUTE in id
+        """The sale and book that a reservation is in, if it is anywhere; None for an id that cannot be.
+
+        Ids that this ledger has made say where to look; others are looked for in every book.
+        """
+        _, dash, route = id.rpartition(ROUTE)
+        if dash:
+            return self._node.routes.get(ROUTE + route)
         for sale in list(self._node.sales.values()):
-            for number, route in enumerate(sale.routes):
-                if not has_route or id.endswith(route):
-                    if await self._node.command("hexists", sale.books[number].records, id):
-                        return sale.id, number
+            for number, book in enumerate(sale.books):
+                if await self._node.command("hexists", book.records, id):
+                    return sale.id, number
         return None
 
     async def reservation(self, id: str) -> m.Reservation | None:

@@ -125,7 +125,7 @@ class RedisSale:
         """Units that this node may still get: available, released, or in its local stock."""
         shelf = self.shelves[item]
         coming = sum(max(0, total - shelf.seen.get(number, 0)) for number, total in self.released(item).items())
-        return shelf.available + coming + shelf.local.units
+        return shelf.available + coming + shelf.local.units + shelf.local.returning
 
     def elsewhere(self, item: str) -> int:
         """Units that other nodes have leased, as far as this one can tell."""

@@ -19,7 +19,7 @@ local seq, version = tonumber(head[4]) or 0, tonumber(head[5]) or 0
 local now = math.max(tonumber(head[2]) or 0, ask.now)
 local clock = math.max(tonumber(head[3]) or 0, ask.clock)
 local first, before, events, items, rows, touched, due = clock + 1, seq, {}, {}, {}, {}, {}
-local winners, bought, moved = {}, {}, {}
+local winners, bought, moved, fresh = {}, {}, {}, {}
 
 local function item_of(name)
   if items[name] == nil then
@@ -32,7 +32,7 @@ end
 
 local function row_of(id)
   if rows[id] == nil then
-    local packed = call('HGET', KEYS[2], id)
+    local packed = fresh[id] or call('HGET', KEYS[2], id)
     rows[id] = packed and decode(packed)
   end
   return rows[id]
@@ -48,8 +48,9 @@ local function buy(name, quantity)
   moved[name] = true
 end
 
-local function happened(event)
-  events[#events + 1] = event
+-- An event, its fields: they are packed one behind the other, as an array of that many.
+local function happened(...)
+  events[#events + 1] = string.char(144 + select('#', ...)) .. pack(...)
   clock = clock + 1
 end
 
@@ -65,5 +66,5 @@ local function move(id, row, state, payment)
   end
   row[7], row[8], row[9] = state, now, payment or row[9]
   touched[id] = row
-  happened(payment and { state, now, id, payment } or { state, now, id })
+  if payment then happened(state, now, id, payment) else happened(state, now, id) end
 end

@@ -15,7 +15,7 @@ local function next_due()
   end
   for _, entry in ipairs(due) do -- what this script has added, younger than all of those
     local at, id = entry:match('^(%d+) (.*)$')
-    if rows[id][7] == 'held' then return tonumber(at) end
+    if row_of(id)[7] == 'held' then return tonumber(at) end
   end
   return false
 end
@@ -33,7 +33,8 @@ local function save()
     end
   end
   local records, units, none, keys = {}, {}, {}, {}
-  for id, row in pairs(touched) do records[#records + 1] = id; records[#records + 1] = pack(row) end
+  for id, row in pairs(touched) do fresh[id] = pack(row) end
+  for id, record in pairs(fresh) do records[#records + 1] = id; records[#records + 1] = record end
   for named, id in pairs(winners) do keys[#keys + 1] = named; keys[#keys + 1] = id end
   for name in pairs(moved) do
     if bought[name] > 0 then units[#units + 1] = name; units[#units + 1] = bought[name] else none[#none + 1] = name end
@@ -43,7 +44,8 @@ local function save()
   put('HSET', KEYS[4], units)
   put('HDEL', KEYS[4], none)
   put('RPUSH', KEYS[5], due)
-  call('XADD', KEYS[6], string.format('%.0f-%.0f', now, first), 'seq', seq, 'events', pack(events))
+  call('XADD', KEYS[6], string.format('%.0f-%.0f', now, first), 'seq', seq, 'events',
+    string.char(220, math.floor(#events / 256), #events % 256) .. table.concat(events))
   if returned then call('PUBLISH', ask.channel, ask.node .. ' ' .. ask.sale) end
 end
 

@@ -21,7 +21,7 @@ for i, each in ipairs(ask.rows) do
     if of.limit then buy(told[1] .. ' ' .. told[2], told[3]) end
     if told[4] ~= '' then winners[named] = id end
     due[#due + 1] = string.format('%.0f %s', now + hold, id)
-    happened({ 'held', now, id, ask.sale, told[1], told[2], told[3], told[4], now + hold })
+    happened('held', now, id, ask.sale, told[1], told[2], told[3], told[4], now + hold)
   end
   if row and later[row[7]] < later[told[7]] then
     if row[7] == 'held' and told[7] == 'refunded' then move(id, row, 'paid', told[9]) end

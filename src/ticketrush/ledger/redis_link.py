@@ -7,16 +7,17 @@ A call is one script on the keys of one hash slot. Every call has an answer or a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Connection, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from ticketrush.errors import LedgerRefused, LedgerUnavailable, SettingsError
@@ -54,6 +55,10 @@ def script(name: str) -> str:
     return _text(name)
 
 
+class AnotherServer(ConnectionLost):
+    """The server was restarted, or another one has taken its place, and the ledger is not whole on it yet."""
+
+
 class Link:
     """Runs scripts on the server, or on the servers of a cluster, that `url` names."""
 
@@ -64,7 +69,10 @@ class Link:
         self._durability, self._replicas = durability, replicas
         self._scripts: dict[str, str] = {}
         self._shas: dict[str, str] = {}
-        self.client: Redis | RedisCluster = _client(url)
+        self.client: Redis | RedisCluster = _client(url, self._meet)
+        self._probe: Redis | RedisCluster = _client(url, None)
+        """Asks any server who it is."""
+        self._trusted = ""
         self.calls = 0
         """Calls made so far."""
 
@@ -83,6 +91,21 @@ class Link:
     async def close(self) -> None:
         """Let the connections go."""
         await self.client.aclose()
+        await self._probe.aclose()
+
+    async def trust(self, identity: str) -> None:
+        """Scripts may run on this server from now on, and on no other."""
+        if identity != self._trusted and isinstance(self.client, Redis):
+            await self.client.connection_pool.disconnect()  # they led to the other one
+        self._trusted = identity
+
+    async def _meet(self, connection: Connection) -> None:
+        """A new connection is there: see who answers before anything is sent to it."""
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        said = _plain(await connection.read_response())
+        if self._trusted and f"run_id:{self._trusted}" not in said:
+            raise AnotherServer(f"another server answers at {self.shown}")
 
     async def run(self, name: str, keys: Sequence[str], *args: object, keep: bool = False) -> Any:
         """The reply of the script `name`, unpacked; with `keep` it has the durability that was promised.
@@ -96,6 +119,8 @@ class Link:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reply = await self._evaluate(name, keys, packed, keep and self._durability == "replica")
+        except AnotherServer as error:
+            raise LedgerRefused(str(error)) from error
         except ResponseError as error:
             if _did_nothing(error):
                 raise LedgerRefused(f"{self.shown} refuses writing: {error}") from error
@@ -110,6 +135,8 @@ class Link:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return await getattr(self.client, name)(*args)
+        except AnotherServer as error:
+            raise LedgerRefused(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise LedgerUnavailable(f"no answer from {self.shown} to {name}: {error}") from error
 
@@ -174,11 +201,15 @@ class Link:
 
     async def identity(self) -> str:
         """What changes when the server is restarted, or another one has taken its place."""
-        if isinstance(self.client, RedisCluster):
-            infos = await self.client.info("server", target_nodes=RedisCluster.PRIMARIES)
-            return " ".join(sorted(str(info["run_id"]) for info in infos.values()))
-        info = await self.client.info("server")
-        return str(info["run_id"])
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                if isinstance(self._probe, RedisCluster):
+                    infos = await self._probe.info("server", target_nodes=RedisCluster.PRIMARIES)
+                    return " ".join(sorted(str(info["run_id"]) for info in infos.values()))
+                info = await self._probe.info("server")
+                return str(info["run_id"])
+        except (RedisError, OSError, TimeoutError) as error:
+            raise LedgerUnavailable(f"no answer from {self.shown}: {error}") from error
 
 
 _FSYNC: Final = "durability fsync promises that a success is on its disk"
@@ -197,8 +228,8 @@ def _plain(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _client(url: str) -> Redis | RedisCluster:
-    """A client for `url`. Raises SettingsError."""
+def _client(url: str, meet: Callable[[Connection], Awaitable[None]] | None) -> Redis | RedisCluster:
+    """A client for `url`, which lets `meet` look at new connections. Raises SettingsError."""
     options: dict[str, Any] = {
         "protocol": 3,
         "socket_timeout": TIMEOUT_S,
@@ -215,6 +246,7 @@ def _client(url: str) -> Redis | RedisCluster:
             return RedisCluster.from_url(
                 parts._replace(scheme=secure).geturl(), **options, cluster_error_retry_attempts=1
             )
+        options["redis_connect_func"] = meet
         options["retry"] = Retry(NoBackoff(), 0)  # a script that may have run is not sent a second time
         if kind == "sentinel":
             return _behind_sentinels(url, secure, options)

@@ -220,7 +220,8 @@ class RedisNode:
 
     def moved(self, sale: RedisSale, epoch: int) -> None:
         """The sale has a new epoch: all leases are void."""
-        log.warning("epoch_changed", sale=sale.id, before=sale.epoch, now=epoch)
+        if epoch != sale.epoch:
+            log.warning("epoch_changed", sale=sale.id, before=sale.epoch, now=epoch)
         sale.epoch = epoch
         for shelf in sale.shelves.values():
             shelf.local.drop()

@@ -60,10 +60,11 @@ class Recovery:
         """The server that this node has last seen whole."""
         self.found = Found()
 
-    async def announce(self) -> None:
+    async def announce(self, identity: str = "") -> None:
         """Say that this node lives, and on which server it has restored."""
         seconds, micros = await self._node.command("time")
-        await self._node.command("hset", NODES, self._node.name, f"{self.identity} {seconds * 1_000 + micros // 1_000}")
+        said = f"{identity or self.identity} {seconds * 1_000 + micros // 1_000}"
+        await self._node.command("hset", NODES, self._node.name, said)
 
     async def leave(self) -> None:
         """This node is about to stop: nobody need wait for it."""
@@ -79,11 +80,11 @@ class Recovery:
         for sale in list(self._node.sales.values()):
             await self._fence(sale)
             await self._restore(sale)
-        self.identity = identity
-        await self.announce()
+        await self.announce(identity)
         await self._wait_for_others(identity)
         for sale in list(self._node.sales.values()):
             await self._build(sale)
+        self.identity = identity
         self.found.sales = len(self._node.sales)
         self.found.seconds = round(time.monotonic() - began_s, 3)
         log.warning(

@@ -56,12 +56,14 @@ class Watch:
         self._followed: dict[str, asyncio.Task[None]] = {}
         self._news: set[str] = set()
         self._awake = asyncio.Event()
-        self._failing = False
+        self._failing = ""
+        """Why the server could not be asked, the last time."""
         self._rare = 0
 
     async def start(self) -> None:
         """Begin. Raises LedgerUnavailable if the server cannot be asked who it is."""
         self._recovery.identity = await self._node.link.identity()
+        await self._node.link.trust(self._recovery.identity)
         await self._recovery.announce()
         self.is_reaper = await self._reaper.is_due()
         self._spawn(self._forever(self._ticks))
@@ -87,9 +89,9 @@ class Watch:
             try:
                 await work()
             except (LedgerUnavailable, RedisError, OSError) as error:
-                if not self._failing:
+                if self._failing != str(error):
                     log.warning("server_away", error=str(error))
-                self._failing = True
+                self._failing = str(error)
             except Exception:  # whatever it was, a node that no longer looks would strand units
                 log.exception("defect")
             await asyncio.sleep(TICK_S)
@@ -117,7 +119,7 @@ class Watch:
             await self._recover(identity)
         elif self._failing:
             log.info("server_back")
-        self._failing = False
+        self._failing = ""
         await self._recovery.announce()
         await self._node.discover()
         sales = list(self._node.sales.values())
@@ -132,7 +134,9 @@ class Watch:
         log.warning("another_server", forgets=self._forgets)
         if self._forgets:
             self.is_whole = False
+            await self._node.link.trust(identity)
             await self._recovery.run(identity)
+        await self._node.link.trust(identity)
         self._recovery.identity = identity
         self.is_whole = True
 

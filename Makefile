@@ -8,7 +8,7 @@ TESTS := tests/unit tests/contract tests/property tests/faults tests/e2e
 BUYERS ?= 1000000
 TICKETS ?= 10000
 PORT ?= 3005
-PYTHON ?= python3
+PYTHON ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup rush demo test test-all faults check format bench docs pins clean
@@ -20,7 +20,7 @@ setup: $(READY)  ## Make the virtual environment in .venv with everything in it.
 
 $(READY): pyproject.toml constraints.txt
 	@scripts/need python
-	$(PYTHON) -m venv $(VENV)
+	"$$(PYTHON='$(PYTHON)' scripts/interpreter)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

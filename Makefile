@@ -12,7 +12,7 @@ NODES ?=
 WEIGHTS ?=
 KILL ?=
 MANY := $(if $(NODES),--nodes $(NODES)) $(if $(WEIGHTS),--weights $(WEIGHTS))
-PYTHON ?= python3
+PYTHON ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup rush demo up test test-all faults check format bench docs pins clean
@@ -24,7 +24,7 @@ setup: $(READY)  ## Make the virtual environment in .venv with everything in it.
 
 $(READY): pyproject.toml constraints.txt
 	@scripts/need python
-	$(PYTHON) -m venv $(VENV)
+	"$$(PYTHON='$(PYTHON)' scripts/interpreter)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Final, Self, TypeVar
 
 from ticketrush import audit, logs
@@ -69,7 +70,7 @@ class Engine:
         self._gate = Gate()
         self._waiting: list[tuple[m.Command, Reply]] = []
         self._arrived_s: list[float] = []
-        """When each of those came, by the loop's clock."""
+        """When each of those came, in monotonic time."""
         self._committing: list[tuple[m.Command, Reply]] = []
         self._commit_began_s = 0.0
         self._runner: asyncio.Task[None] | None = None
@@ -149,19 +150,17 @@ class Engine:
             self.stats.overloaded += 1
             reply(Refused(Reason.OVERLOADED, self._clock.now_ms() + RETRY_MS))
         else:
-            loop = asyncio.get_running_loop()
             self._waiting.append((command, reply))
-            self._arrived_s.append(loop.time())
+            self._arrived_s.append(monotonic())
             if self._runner is None:
-                self._runner = loop.create_task(self._run())
+                self._runner = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         """Commit batch after batch until nobody waits."""
-        loop = asyncio.get_running_loop()
         while self._waiting:
             batch = self._committing = self._waiting[: self._batch_max]
             del self._waiting[: self._batch_max], self._arrived_s[: self._batch_max]
-            self._commit_began_s = loop.time()
+            self._commit_began_s = monotonic()
             try:
                 outcomes = await self._ledger.execute(self._clock.now_ms(), [command for command, _ in batch])
                 self._note_failure(None)
@@ -241,8 +240,7 @@ class Engine:
 
     def _look_after(self) -> None:
         """See every so often that no commit takes longer than anybody should wait."""
-        loop = asyncio.get_running_loop()
-        too_long_s = loop.time() - self._patience_s
+        too_long_s = monotonic() - self._patience_s
         if self._committing and self._commit_began_s < too_long_s:
             self._give_up()
         elif self._arrived_s and self._arrived_s[0] < too_long_s:
@@ -250,7 +248,7 @@ class Engine:
             behind = self._waiting[:late]
             del self._waiting[:late], self._arrived_s[:late]
             self._answer(behind, [Refused(Reason.UNAVAILABLE, self._clock.now_ms() + RETRY_MS)] * late)
-        self._watch = loop.call_later(self._patience_s / 8, self._look_after)
+        self._watch = asyncio.get_running_loop().call_later(self._patience_s / 8, self._look_after)
 
     def _give_up(self) -> None:
         log.error("ledger_stuck", waiting=len(self._waiting), committing=len(self._committing))

@@ -12,6 +12,7 @@ import msgspec
 
 from ticketrush._version import __version__
 from ticketrush.bench.errors import BenchError
+from ticketrush.bench.pace import pace_ms
 from ticketrush.bench.tools import Tools, version
 
 IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
@@ -19,7 +20,10 @@ IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """What a reader needs to know to judge the figures; `cores` are those this process may use."""
+    """What a reader needs to know to judge the figures; `cores` are those this process may use.
+
+    `python` says how fast the interpreter is (`pace`), since builds of one version differ by a third.
+    """
 
     ticketrush: str
     cpu: str
@@ -37,7 +41,7 @@ def machine(tools: Tools, folder: Path) -> Machine:
         ticketrush=__version__,
         cpu=_cpu(Path("/proc/cpuinfo").read_text()),
         cores=len(os.sched_getaffinity(0)),
-        python=f"{platform.python_implementation()} {platform.python_version()}",
+        python=f"{platform.python_implementation()} {platform.python_version()} (pace {pace_ms():.1f} ms)",
         kernel=platform.release(),
         nginx=version(tools.nginx),
         wrk=version(tools.wrk),

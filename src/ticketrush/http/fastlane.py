@@ -1,9 +1,12 @@
 """The fast lane: the one hot call answered inside the HTTP protocol, all else by the application.
 
 A purchase costs no task, no future and no ASGI scope. A closed gate is answered at once, from bytes
-prepared for all losers of the same second. A request that must wait, for its batch or for earlier
-answers on its connection, gets a `HotCycle`, which stands where uvicorn keeps its request/response
+prepared for all losers of the same second. A request that must wait, for its batch (`HotCycle`) or for
+earlier answers on its connection (`QueuedCycle`), stands where uvicorn keeps its request/response
 cycle: so pipelining, shutdown and disconnects work as for any other request.
+
+Most requests are plain and arrive alone and whole: these are read by `plain.read`. Any other is read by
+uvicorn's parser, callback by callback, and may still be a hot one.
 
 Requests that are in any way unusual (another method, a header twice, an unknown sale, an upgrade)
 go to the application, which says what is wrong with them.
@@ -15,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ticketrush import logs
 from ticketrush import model as m
-from ticketrush.http.lane import DEMO, closing, is_local
+from ticketrush.http.lane import DEMO, Lane, closing, is_local
+from ticketrush.http.plain import read
 from ticketrush.http.problems import problem
 from ticketrush.http.protocol import SteadyProtocol, is_done
 
@@ -36,44 +40,18 @@ class _Unheard:
 
 
 class HotCycle:
-    """A hot request that waits. `sale` is None for the demo call."""
+    """A hot request that waits for its batch. `sale` is None for the demo call."""
 
-    __slots__ = ("body", "disconnected", "head", "keep_alive", "protocol", "response_complete", "sale", "turn", "whole")
+    __slots__ = ("disconnected", "keep_alive", "protocol", "response_complete", "sale")
 
     message_event = _Unheard()
     response_started = False
 
-    def __init__(self, protocol: FastLane, keep_alive: bool) -> None:
+    def __init__(self, protocol: FastLane, sale: str | None, keep_alive: bool) -> None:
         self.protocol = protocol
-        self.sale = protocol.sale
-        self.head = protocol.head
-        self.body = protocol.body
+        self.sale = sale
         self.keep_alive = keep_alive
-        self.turn = self.whole = self.response_complete = self.disconnected = False
-
-    def start(self) -> None:
-        """All earlier answers are out."""
-        self.turn = True
-        if self.whole:
-            self.decide()
-        elif _expects_continue(self.head):
-            self.protocol.transport.write(_CONTINUE)
-
-    def complete(self, body: bytes) -> None:
-        """The body has arrived."""
-        self.body = body
-        self.whole = True
-        if self.turn:
-            self.decide()
-
-    def decide(self) -> None:
-        """Answer now, or when the ledger has decided."""
-        lane = self.protocol.lane
-        asked = lane.ask(self.sale, self.head, self.body)
-        if type(asked) is bytes:
-            self.reply(asked)
-        else:
-            lane.engine.offer(cast("m.Reserve", asked), self.settle)
+        self.response_complete = self.disconnected = False
 
     def settle(self, outcome: m.Outcome) -> None:
         """The ledger has decided."""
@@ -95,6 +73,42 @@ class HotCycle:
                 protocol.on_response_complete()
 
 
+class QueuedCycle(HotCycle):
+    """A hot request behind others on its connection."""
+
+    __slots__ = ("body", "head", "turn", "whole")
+
+    def __init__(self, protocol: FastLane, keep_alive: bool) -> None:
+        super().__init__(protocol, protocol.sale, keep_alive)
+        self.head = protocol.head
+        self.body = b""
+        self.turn = self.whole = False
+
+    def start(self) -> None:
+        """All earlier answers are out."""
+        self.turn = True
+        if self.whole:
+            self.decide()
+        elif _expects_continue(self.head):
+            self.protocol.transport.write(_CONTINUE)
+
+    def complete(self, body: bytes) -> None:
+        """The body has arrived."""
+        self.body = body
+        self.whole = True
+        if self.turn:
+            self.decide()
+
+    def decide(self) -> None:
+        """Answer now, or when the ledger has decided."""
+        lane = self.protocol.lane
+        asked = _ask(lane, self.sale, self.head, self.body)
+        if type(asked) is bytes:
+            self.reply(asked)
+        else:
+            lane.engine.offer(cast("m.Reserve", asked), self.settle)
+
+
 class FastLane(SteadyProtocol):
     """One connection with a fast lane."""
 
@@ -107,8 +121,42 @@ class FastLane(SteadyProtocol):
         self.sale: str | None = None
         self.head: dict[bytes, bytes] = {}
         self.body = b""
-        self.queued: HotCycle | None = None
+        self.queued: QueuedCycle | None = None
         """The same request, if earlier answers are due on this connection."""
+
+    def data_received(self, data: bytes) -> None:
+        """A plain request is understood at once, if nothing is under way; the parser gets all else."""
+        is_idle = is_done(self.cycle) and not (self.reading or self.doomed)
+        if not (is_idle and len(data) <= self.lane.plain_bytes and self.take(data)):
+            super().data_received(data)
+
+    def take(self, data: bytes) -> bool:
+        """Answer, or offer to the ledger, the plain request that `data` is; False if it is none."""
+        plain = read(data)
+        if plain is None:
+            return False
+        url, host, authorization, key, x_buyer, body = plain
+        lane = self.lane
+        if url is None:
+            sale = None
+            if lane.demo is None:
+                return False
+        else:
+            sale = lane.routes.get(url) or lane.sale_of(url)
+            if sale is None or (lane.is_open and not is_local(host, None)):
+                return False
+        self.seen_tick = self.watch.tick
+        self.answer(sale, lane.ask(sale, body, key, authorization, x_buyer), True)
+        return True
+
+    def answer(self, sale: str | None, asked: bytes | m.Reserve, keep_alive: bool) -> None:
+        """Send the answer that is known, or wait for the ledger to decide."""
+        if type(asked) is bytes:
+            self.send(asked, keep_alive)
+        else:
+            cycle = HotCycle(self, sale, keep_alive)
+            self.cycle = cast("RequestResponseCycle", cycle)
+            self.lane.engine.offer(cast("m.Reserve", asked), cycle.settle)
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -140,7 +188,7 @@ class FastLane(SteadyProtocol):
             if _expects_continue(head):
                 self.transport.write(_CONTINUE)
             return
-        self.queued = HotCycle(self, self.parser.should_keep_alive())
+        self.queued = QueuedCycle(self, self.parser.should_keep_alive())
         self.cycle = cast("RequestResponseCycle", self.queued)
         self.owns_cycle = True
         self.flow.pause_reading()
@@ -190,15 +238,7 @@ class FastLane(SteadyProtocol):
         if self.queued is not None:
             self.queued.complete(self.body)
             return
-        lane = self.lane
-        asked = lane.ask(self.sale, self.head, self.body)
-        keep_alive = self.parser.should_keep_alive()
-        if type(asked) is bytes:
-            self.send(asked, keep_alive)
-            return
-        cycle = HotCycle(self, keep_alive)
-        self.cycle = cast("RequestResponseCycle", cycle)
-        lane.engine.offer(cast("m.Reserve", asked), cycle.settle)
+        self.answer(self.sale, _ask(self.lane, self.sale, self.head, self.body), self.parser.should_keep_alive())
 
     def send(self, data: bytes, keep_alive: bool) -> None:
         """Write an answer; the last one, unless `keep_alive`."""
@@ -214,9 +254,14 @@ class FastLane(SteadyProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if app is _no_application:
             self.running = cycle
-            cast("HotCycle", cycle).start()
+            cast("QueuedCycle", cycle).start()
         else:
             super()._start_asgi_task(cycle, app)
+
+
+def _ask(lane: Lane, sale: str | None, head: dict[bytes, bytes], body: bytes) -> bytes | m.Reserve:
+    get = head.get
+    return lane.ask(sale, body, get(b"idempotency-key"), get(b"authorization"), get(b"x-buyer"))
 
 
 def _expects_continue(head: dict[bytes, bytes]) -> bool:

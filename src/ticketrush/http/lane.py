@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -22,6 +22,7 @@ SUFFIX: Final = b"/reservations"
 DEMO: Final = b"/buy/ticket"
 
 _REFUSALS_MAX: Final = 1_024
+_FORMS_MAX: Final = 256
 _ROUTES_MAX: Final = 20_000
 
 
@@ -55,12 +56,16 @@ class Lane:
         self.engine = purchases.engine
         self.limits = limits
         self.is_open = purchases.tokens is None
+        self.plain_bytes = min(limits.header_bytes, limits.body_bytes)
+        """A whole request that is no longer than this keeps both bounds."""
         self.request_ticks = math.ceil(limits.request_timeout_s)
         self.idle_ticks = math.ceil(limits.keep_alive_timeout_s)
         self.demo = demo
         self.watch = Watch()
         self.routes: dict[bytes, str] = {}
         """URLs of purchases that were asked for before, and their sales."""
+        self._forms: dict[tuple[int, int, str, str, int, int, int], list[bytes]] = {}
+        """Answers to reservations, cut where the id stands."""
         self._refusals: dict[int, tuple[Refused, int, bytes]] = {}
 
     def sale_of(self, url: bytes) -> str | None:
@@ -74,7 +79,9 @@ class Lane:
                 self.routes[url] = sale = name
         return sale
 
-    def ask(self, sale: str | None, head: dict[bytes, bytes], body: bytes) -> bytes | m.Reserve:
+    def ask(
+        self, sale: str | None, body: bytes, key: bytes | None, authorization: bytes | None, x_buyer: bytes | None
+    ) -> bytes | m.Reserve:
         """The answer to a hot request, or the command for the ledger that it asks for.
 
         `sale` is None for the demo call.
@@ -83,21 +90,35 @@ class Lane:
             assert self.demo is not None
             asked = self.demo.ask()
             return self.render(self.demo.answer(asked)) if isinstance(asked, Refused) else asked
-        get = head.get
         try:
-            asked = self.purchases.ask(sale, body, get(b"idempotency-key"), get(b"authorization"), get(b"x-buyer"))
+            asked = self.purchases.ask(sale, body, key, authorization, x_buyer)
         except InvalidRequest as error:
             return self.render(problems.invalid(error))
-        return self.refusal(asked) if isinstance(asked, Refused) else asked
+        return asked if type(asked) is m.Reserve else self.refusal(cast("Refused", asked))
 
     def answer(self, sale: str | None, outcome: m.Outcome) -> bytes:
         """The answer to a hot request that the ledger has decided."""
         if sale is None:
             assert self.demo is not None
             return self.render(self.demo.answer(outcome))
+        if type(outcome) is m.Reserved:
+            return self.render(self.purchases.answer(outcome)) if outcome.replayed else self.held(outcome)
         if isinstance(outcome, Refused):
             return self.refusal(outcome)
         return self.render(self.purchases.answer(outcome))
+
+    def held(self, outcome: m.Reserved) -> bytes:
+        """The same for a new reservation; the answers of one batch differ only in its id."""
+        new = outcome.reservation
+        id = new.id.encode()
+        alike = (new.held_at_ms, self.watch.tick, new.sale, new.item, new.quantity, new.expires_at_ms, len(id))
+        form = self._forms.get(alike)
+        if form is None:
+            if len(self._forms) >= _FORMS_MAX:
+                self._forms.clear()
+            data = self.render(self.purchases.answer(outcome))
+            self._forms[alike] = form = data.split(id)
+        return id.join(form)
 
     def render(self, answer: Answer) -> bytes:
         """An answer as the bytes of an HTTP/1.1 response."""

@@ -57,9 +57,9 @@ class Machine(Stockroom):
         counter = self._counters.get(command.sale)
         if counter is None:
             return _UNKNOWN_SALE
-        buyer, quantity = command.buyer, command.quantity
-        if command.key:
-            first = self._first(counter, buyer, command.key)
+        buyer, quantity, key = command.buyer, command.quantity, command.key
+        if key and key in counter.keys:
+            first = self._first(counter, buyer, key)
             if first is not None:
                 if first.item != command.item or first.quantity != quantity:
                     return Refused(Reason.KEY_REUSED, reservation=first)
@@ -81,11 +81,11 @@ class Machine(Stockroom):
         event = ev.Held(
             now_ms,
             command.id,
-            command.sale,
-            command.item,
+            sale.id,
+            shelf.item.id,  # not the command's: equal texts of a million purchases shall be one
             buyer,
             quantity,
-            command.key,
+            key,
             now_ms + sale.hold_window_ms,
         )
         events.append(event)
@@ -132,7 +132,7 @@ class Machine(Stockroom):
             if count == command.most:
                 return m.ExpiredSome(count, more=True)
             counter = self._counters[due[0][1]]
-            event = ev.Expired(now_ms, counter.due.popleft()[1])
+            event = ev.Expired(now_ms, counter.due.popleft())
             events.append(event)
             self.apply(event)
             count += 1

@@ -49,8 +49,8 @@ class Counter:
         """Key and buyer -> id, for buyers who chose a key that another buyer had used already."""
         self.restocked: dict[tuple[str, str], int] = {}
         """Item and key of each addition of stock -> its units."""
-        self.due: deque[tuple[int, str]] = deque()
-        """(expires_at_ms, id) in order; may begin with reservations that are no longer held."""
+        self.due: deque[str] = deque()
+        """Ids of holds in the order in which they fall due; may begin with some that are no longer held."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -158,7 +158,7 @@ class Stockroom:
             bought[reservation.buyer] = bought.get(reservation.buyer, 0) + reservation.quantity
         if not counter.due:
             self._ticking[reservation.sale] = counter
-        counter.due.append((reservation.expires_at_ms, reservation.id))
+        counter.due.append(reservation.id)
 
     def _on_paid(self, event: ev.Paid) -> None:
         _, shelf, quantity = self._move(event, State.PAID, event.payment)
@@ -210,8 +210,9 @@ class Stockroom:
     def _next_expiry(self, counter: Counter) -> int | None:
         due, reservations = counter.due, self._reservations
         while due:
-            if reservations[due[0][1]].state is State.HELD:
-                return due[0][0]
+            reservation = reservations[due[0]]
+            if reservation.state is State.HELD:
+                return reservation.expires_at_ms
             due.popleft()
         self._ticking.pop(counter.sale.id, None)
         return None

@@ -74,6 +74,8 @@ class EmbeddedLedger:
         self._journal: Journal | None = None
         self._writer = Worker("ticketrush-journal")
         self._reader = Worker("ticketrush-reader")
+        self._keeper = Worker("ticketrush-checkpoint")
+        self._keeping: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._refuse_until_s = 0.0
         self._failed = self._stale = False
@@ -105,6 +107,8 @@ class EmbeddedLedger:
     async def close(self) -> None:
         """See `Ledger.close`. Leaves a snapshot if replaying would take long."""
         journal, self._journal = self._journal, None
+        if self._keeping is not None:
+            await self._keeping
         if journal is not None:
             if self._since_snapshot >= SNAPSHOT_AFTER and not self._stale:
                 try:
@@ -114,6 +118,7 @@ class EmbeddedLedger:
             await self._writer.call(journal.close)
         self._writer.stop()
         self._reader.stop()
+        self._keeper.stop()
 
     async def execute(self, now_ms: int, commands: Sequence[m.Command]) -> list[m.Outcome]:
         """See `Ledger.execute`: one transaction for the whole batch."""
@@ -129,6 +134,8 @@ class EmbeddedLedger:
                 await self._writer.call(journal.append, events)
                 self._since_snapshot += len(events)
                 self._publish()
+                if self._keeping is None and journal.wants_checkpoint:
+                    self._keeping = asyncio.get_running_loop().create_task(self._checkpoint(journal))
             return outcomes
         except BaseException:
             self._failed = self._stale = True
@@ -136,6 +143,14 @@ class EmbeddedLedger:
             raise
         finally:
             self._settled.set()
+
+    async def _checkpoint(self, journal: Journal) -> None:
+        """Keep the WAL short, beside the commits: a commit that had to do it would make everybody wait."""
+        try:
+            if await self._keeper.call(journal.checkpoint):
+                await self._writer.call(journal.rewind)
+        finally:
+            self._keeping = None
 
     async def _recover(self, journal: Journal) -> None:
         """Build the state again after a failed commit, and see whether the disk takes writes again."""

@@ -27,6 +27,7 @@ from typing import Final
 import apsw
 import msgspec
 
+from ticketrush import logs
 from ticketrush.errors import JournalCorrupt, JournalError, JournalForeign, JournalLocked, LedgerUnavailable
 from ticketrush.events import AnyEvent
 from ticketrush.ledger.stockroom import Snapshot
@@ -41,7 +42,13 @@ SYNCHRONOUS: Final = {"fsync": "full", "memory": "off"}
 PROBE_BYTES: Final = 1 << 20
 """Room that must be free on the disk before writing is tried again after a failure."""
 
-_PRAGMAS: Final = {"wal_autocheckpoint": 1_000, "journal_size_limit": 64 << 20}
+CHECKPOINT_PAGES: Final = 1_000
+"""Pages written to the WAL that are worth bringing into the database file."""
+
+WAL_PAGES_MAX: Final = 16_384
+"""Pages of the WAL, 64 MiB, after which it begins again at its start."""
+
+_PRAGMAS: Final = {"wal_autocheckpoint": 0, "journal_size_limit": 64 << 20}
 
 _SCHEMA: Final = files("ticketrush.ledger").joinpath("journal.sql").read_text("utf-8")
 _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
@@ -52,6 +59,8 @@ _OPEN: Final[Counter[Path]] = Counter()
 closing any other descriptor of the file drops them all (sqlite.org/howtocorrupt.html, 2.2): another
 program would then take itself for the last one and unlink the WAL that is being written. So a journal
 that is open here is never opened beside SQLite, not even to look at its header."""
+
+log = logs.get("ticketrush.ledger")
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[AnyEvent]).decode
@@ -178,6 +187,49 @@ class Journal:
             self.close()
             raise
         self._next_seq, self._chain = 1, 0
+        self._wal_pages = self._checkpointed = 0
+        self._connection.set_wal_hook(self._grown)
+
+    def _grown(self, _: apsw.Connection, __: str, pages: int) -> int:
+        """The WAL has so many pages after a commit."""
+        if pages < self._wal_pages:
+            self._checkpointed = 0
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether enough was written that `checkpoint` is worth calling."""
+        return self._wal_pages - self._checkpointed >= CHECKPOINT_PAGES
+
+    def checkpoint(self) -> bool:
+        """Bring what is committed from the WAL into the database file, on a connection of its own.
+
+        May run in another thread than `append`, which goes on meanwhile: no commit waits for it. True if
+        the WAL has become so long that `rewind` is due. A failure changes nothing; it is tried again later.
+        """
+        self._checkpointed = self._wal_pages
+        try:
+            connection = apsw.Connection(os.fspath(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+            try:
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                connection.pragma("synchronous", "full")
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            finally:
+                connection.close()
+        except apsw.Error as error:
+            log.warning("checkpoint_failed", path=str(self.path), error=str(error))
+            return False
+        return self._wal_pages >= WAL_PAGES_MAX
+
+    def rewind(self) -> None:
+        """Let the WAL begin again at its start; short when `checkpoint` has just brought over nearly all of it."""
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        except apsw.BusyError:
+            pass  # somebody reads an old page: next time
+        except apsw.Error as error:
+            log.warning("checkpoint_failed", path=str(self.path), error=str(error))
 
     def _connect(self, read_only: bool, synchronous: str) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE

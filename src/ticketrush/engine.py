@@ -17,7 +17,7 @@ import asyncio
 import bisect
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, cast
 
 from ticketrush import audit, logs
 from ticketrush import model as m
@@ -38,6 +38,9 @@ Reply = Callable[[m.Outcome], None]
 QUEUE_MAX: Final = 16_384
 BATCH_MAX: Final = 1_024
 PATIENCE_S: Final = 2.0
+OVERLAP_MIN: Final = 32
+"""Commands that must wait before a second batch is sent while one is under way, where a ledger takes several."""
+
 RETRY_MS: Final = 1_000
 """After how long it is worth asking again when the engine was too busy."""
 
@@ -71,10 +74,12 @@ class Engine:
         self._waiting: list[tuple[m.Command, Reply]] = []
         self._arrived_s: list[float] = []
         """When each of those came, in monotonic time."""
-        self._committing: list[tuple[m.Command, Reply]] = []
-        self._commit_began_s = 0.0
-        self._runner: asyncio.Task[None] | None = None
-        self._stuck = self._failing = self._closing = self._started = False
+        self._committing: dict[object, tuple[float, list[tuple[m.Command, Reply]]]] = {}
+        """Batches under way, oldest first: when each began, and what is in it."""
+        self._runners: set[asyncio.Task[None]] = set()
+        self._hung = 0
+        """Commits that took too long and have not ended; those in them were answered."""
+        self._failing = self._closing = self._started = False
         self._wake: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self.stats = Stats()
@@ -101,8 +106,8 @@ class Engine:
         """
         self._closing = True
         try:
-            if self._runner is not None:
-                _, stuck = await asyncio.wait((self._runner,), timeout=2 * self._patience_s)
+            if self._runners:
+                _, stuck = await asyncio.wait(self._runners, timeout=2 * self._patience_s)
                 if stuck:
                     self._give_up()
                     raise LedgerUnavailable(f"a commit has not ended {2 * self._patience_s:g} s after the stop")
@@ -124,7 +129,7 @@ class Engine:
     @property
     def ready(self) -> bool:
         """Whether purchases are being decided: started, not closing, and the ledger answers."""
-        return self._started and not (self._closing or self._stuck or self._failing)
+        return self._started and not (self._closing or self._hung or self._failing)
 
     # --- the way of a purchase --------------------------------------------------------------
 
@@ -144,7 +149,7 @@ class Engine:
 
     def offer(self, command: m.Command, reply: Reply) -> None:
         """Queue `command`; `reply` gets its outcome once that is durable, or at once if it is refused."""
-        if self._stuck or self._closing or not self._started:
+        if self._hung or self._closing or not self._started:
             reply(Refused(Reason.UNAVAILABLE, self._clock.now_ms() + RETRY_MS))
         elif len(self._waiting) >= self._queue_max:
             self.stats.overloaded += 1
@@ -152,15 +157,18 @@ class Engine:
         else:
             self._waiting.append((command, reply))
             self._arrived_s.append(monotonic())
-            if self._runner is None:
-                self._runner = asyncio.get_running_loop().create_task(self._run())
+            running = len(self._runners)
+            if not running or (running < self._ledger.overlap and len(self._waiting) >= running * OVERLAP_MIN):
+                runner = asyncio.get_running_loop().create_task(self._run())
+                self._runners.add(runner)
 
     async def _run(self) -> None:
         """Commit batch after batch until nobody waits."""
         while self._waiting:
-            batch = self._committing = self._waiting[: self._batch_max]
+            batch = self._waiting[: self._batch_max]
             del self._waiting[: self._batch_max], self._arrived_s[: self._batch_max]
-            self._commit_began_s = monotonic()
+            flight = object()
+            self._committing[flight] = (monotonic(), batch)
             try:
                 outcomes = await self._ledger.execute(self._clock.now_ms(), [command for command, _ in batch])
                 self._note_failure(None)
@@ -168,12 +176,12 @@ class Engine:
                 self._note_failure(error)
                 outcomes = self._failed_outcomes(error, len(batch))
             self._refresh_gates()
-            answered, self._committing = not self._committing, []
-            self._stuck = False
-            if not answered:
+            if self._committing.pop(flight, None) is None:
+                self._hung -= 1
+            else:
                 self._answer(batch, outcomes)
             self._set_alarm()
-        self._runner = None
+        self._runners.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def _failed_outcomes(self, error: Exception, count: int) -> list[m.Outcome]:
         reason = Reason.UNAVAILABLE if isinstance(error, LedgerRefused) else Reason.UNKNOWN
@@ -241,7 +249,7 @@ class Engine:
     def _look_after(self) -> None:
         """See every so often that no commit takes longer than anybody should wait."""
         too_long_s = monotonic() - self._patience_s
-        if self._committing and self._commit_began_s < too_long_s:
+        if any(began_s < too_long_s for began_s, _ in self._committing.values()):
             self._give_up()
         elif self._arrived_s and self._arrived_s[0] < too_long_s:
             late = bisect.bisect(self._arrived_s, too_long_s)
@@ -251,10 +259,11 @@ class Engine:
         self._watch = asyncio.get_running_loop().call_later(self._patience_s / 8, self._look_after)
 
     def _give_up(self) -> None:
-        log.error("ledger_stuck", waiting=len(self._waiting), committing=len(self._committing))
-        self._stuck = True
+        in_doubt = [each for _, batch in self._committing.values() for each in batch]
+        log.error("ledger_stuck", waiting=len(self._waiting), committing=len(in_doubt))
+        self._hung += len(self._committing)
+        self._committing.clear()
         later_ms = self._clock.now_ms() + RETRY_MS
-        in_doubt, self._committing = self._committing, []
         behind, self._waiting = self._waiting, []
         self._arrived_s.clear()
         self.stats.unknown += len(in_doubt)

@@ -167,7 +167,7 @@ def test_a_desk_refuses_arguments_out_of_bounds(url: str, item: str, buyer: str,
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("wrong", ["redis://localhost", "sqlite:///", "tickets.db", ""])
+@pytest.mark.parametrize("wrong", ["redis+nothing://localhost", "sqlite:///", "tickets.db", ""])
 def test_a_url_that_is_not_a_journal_is_refused(wrong: str) -> None:
     with pytest.raises(ticketrush.SettingsError):
         ticketrush.open(wrong)

@@ -67,6 +67,8 @@ class EmbeddedLedger:
     One event loop owns it. `events` and `state` may run while commits go on.
     """
 
+    overlap = 1
+
     def __init__(self, path: str | Path, *, durability: str = "fsync") -> None:
         self._path = Path(path)
         self._durability = durability

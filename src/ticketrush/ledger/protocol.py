@@ -16,6 +16,9 @@ class Ledger(Protocol):
     `execute` is the one way to change anything. Reads see only what has been committed.
     """
 
+    overlap: int
+    """Calls of `execute` that may be under way at a time: 1 where one process does all the work."""
+
     async def start(self) -> None:
         """Be ready: own the storage and know its state.
 
@@ -29,7 +32,7 @@ class Ledger(Protocol):
     async def execute(self, now_ms: int, commands: Sequence[m.Command]) -> list[m.Outcome]:
         """Decide a batch in arrival order; when this returns, all its effects are durable.
 
-        Each command is atomic and sees the effects of those before it. Callers do not overlap calls.
+        Each command is atomic and sees the effects of those before it. Callers overlap at most `overlap` calls.
 
         Raises:
             LedgerUnavailable: the commit failed; each command of the batch may or may not have

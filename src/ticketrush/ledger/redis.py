@@ -57,6 +57,9 @@ class RedisLedger:
         shards: books of each sale that is created here; more than one spreads a sale over a cluster.
     """
 
+    overlap = 2
+    """While the server decides one batch, the node answers the one before and collects the next."""
+
     def __init__(self, url: str, *, durability: str = "memory", node: str = "", shards: int = 1) -> None:
         name = node or f"{socket.gethostname()}-{os.getpid()}"
         self._link = Link(url, durability=durability)
@@ -67,7 +70,6 @@ class RedisLedger:
         self._recovery = Recovery(self._node, self._decider.memory, self._reaper)
         self._watch = Watch(self._node, self._reaper, self._recovery, forgets=durability != "fsync")
         self._ids = Ids()
-        self._routes: dict[str, tuple[str, int]] = {}
         self._discovered_s = 0.0
         self._started = False
         self._idle: asyncio.TimerHandle | None = None
@@ -129,6 +131,7 @@ class RedisLedger:
     async def _decide(self, commands: Sequence[Booked]) -> list[m.Outcome]:
         """Decide purchases and changes, the books side by side, each in the order of the commands."""
         outcomes: list[m.Outcome] = [_UNKNOWN_RESERVATION] * len(commands)
+        routes: dict[str, tuple[str, int]] = {}
         groups: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
         for index, command in enumerate(commands):
             if isinstance(command, m.Reserve):
@@ -137,9 +140,9 @@ class RedisLedger:
                     outcomes[index] = _UNKNOWN_SALE
                     continue
                 where = (sale.id, sale.book_of(command.buyer))
-                self._routes[command.id] = where
+                routes[command.id] = where
             else:
-                found = self._routes.get(command.id) or await self._reads.find(command.id)
+                found = routes.get(command.id) or await self._reads.find(command.id)
                 if found is None:
                     continue
                 where = found
@@ -153,7 +156,6 @@ class RedisLedger:
         for indexes, decided in zip(groups.values(), results, strict=True):
             for index, outcome in zip(indexes, decided, strict=True):
                 outcomes[index] = outcome
-        self._routes.clear()
         return outcomes
 
     async def _sale(self, id: str) -> RedisSale | None:

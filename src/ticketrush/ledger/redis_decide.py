@@ -20,6 +20,9 @@ from ticketrush.ledger.redis_node import Moved, RedisNode, using
 from ticketrush.ledger.redis_sale import RedisSale
 from ticketrush.model import Reason, Refused, State
 
+AHEAD: Final = 4
+"""How many batches a busy node leases in advance, as long as there is plenty."""
+
 OPS_MAX: Final = 1_024
 """Commands that one script decides; a batch of more is several."""
 
@@ -141,7 +144,7 @@ class Decider:
             item, local = shelf.item.id, shelf.local
             short = demand[item] - local.units
             if short > 0 and item not in final and sale.free(item):
-                await self._node.stock(sale, shelf, short, demand[item] if is_busy else 0)
+                await self._node.stock(sale, shelf, short, demand[item] * AHEAD if is_busy else 0)
             if local.units < demand[item] and item not in final:
                 final[item] = sale.free(item) - local.units + sale.elsewhere(item)
         return {shelf.item.id: (shelf.local.lease, shelf.local.take(demand[shelf.item.id])) for shelf in shelves}

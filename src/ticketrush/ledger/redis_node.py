@@ -24,6 +24,9 @@ from ticketrush.ledger.redis_sale import CHANGED, LEASES, SALES, Book, RedisSale
 LEASE_MS: Final = 3_000
 """How long a lease lives without a heartbeat."""
 
+AHEAD_MAX: Final = 64
+"""Answers that may be ahead of the one that is waited for; with more, others buy here too."""
+
 _ATTEMPTS: Final = 6
 
 _blob_of: Final = msgspec.msgpack.Encoder().encode
@@ -92,8 +95,11 @@ class RedisNode:
     def _learn(self, sale: RedisSale, book: Book, reply: list[Any]) -> None:
         _, at_ms, clock, before, seq, version, due, levels, _ = reply
         self.heard(at_ms, clock)
-        if book.known_seq == before:
-            book.known_seq = seq
+        book.ahead[before] = seq
+        while book.known_seq in book.ahead:  # answers may overtake each other
+            book.known_seq = book.ahead.pop(book.known_seq)
+        if len(book.ahead) > AHEAD_MAX:
+            book.ahead.clear()
         if seq < book.seq:
             return  # an older answer that was overtaken
         if seq != book.seq or version != book.version or (due or None) != book.next_due_ms:

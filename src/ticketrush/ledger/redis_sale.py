@@ -36,13 +36,15 @@ _BOOK_KEYS: Final = ("meta", "records", "keys", "bought", "due", "events", "leas
 class Book:
     """One book: a share of the buyers of a sale."""
 
-    __slots__ = ("keys", "known_seq", "levels", "next_due_ms", "read_to", "released", "seq", "version")
+    __slots__ = ("ahead", "keys", "known_seq", "levels", "next_due_ms", "read_to", "released", "seq", "version")
 
     def __init__(self, sale: str, number: int, items: list[str]) -> None:
         self.keys = tuple(f"{PREFIX}{{{sale}:{number}}}:{name}" for name in _BOOK_KEYS)
         self.seq = self.version = 0
         self.known_seq = 0
         """Events up to which this node knows the winners' keys."""
+        self.ahead: dict[int, int] = {}
+        """What answers have said of the events behind those: number before -> number after."""
         self.read_to = "0-0"
         """The stream's entry up to which that is so."""
         self.next_due_ms: int | None = None

@@ -81,8 +81,9 @@ def test_they_are_frozen() -> None:
     [
         ({"port": 65_536}, ["port = 65536", "from flag", "65535"]),
         ({"port": "abc"}, ["port = abc", "integer"]),
-        ({"durability": "hope"}, ["durability = hope", "'fsync' or 'memory'"]),
-        ({"ledger": "redis://localhost"}, ["ledger = redis://localhost", "only SQLite", "sqlite:///FILE"]),
+        ({"durability": "hope"}, ["durability = hope", "'fsync', 'memory' or 'replica'"]),
+        ({"ledger": "kafka://localhost"}, ["ledger = kafka://localhost", "sqlite:///FILE", "redis://HOST:PORT"]),
+        ({"ledger": "mongo://me:hush@localhost"}, ["ledger = (hidden)", "sqlite:///FILE"]),
         ({"ledger": "sqlite:///"}, ["names no file"]),
         ({"ledger": "sqlite:///:memory:"}, ["names no file"]),
         ({"queue_max": 0}, ["queue_max = 0", "greater than or equal to 1"]),

@@ -24,7 +24,7 @@ setup: $(READY)  ## Make the virtual environment in .venv with everything in it.
 
 $(READY): pyproject.toml constraints.txt
 	@scripts/need python
-	"$$(PYTHON='$(PYTHON)' scripts/interpreter)" -m venv $(VENV)
+	"$$(PYTHON='$(PYTHON)' scripts/interpreter)" -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

@@ -28,6 +28,7 @@ from ticketrush.ledger.redis_link import Link
 from ticketrush.ledger.redis_node import RedisNode, all_of, blob_of
 from ticketrush.ledger.redis_reads import Reads
 from ticketrush.ledger.redis_reaper import Reaper
+from ticketrush.ledger.redis_reconcile import Report, reconcile
 from ticketrush.ledger.redis_recovery import Recovery
 from ticketrush.ledger.redis_sale import PREFIX, SALES, RedisSale
 from ticketrush.ledger.redis_watch import Watch
@@ -99,6 +100,22 @@ class RedisLedger:
                 await self._node.leave()
                 await self._reaper.dropped()
         await self._link.close()
+
+    async def open_for_operator(self) -> None:
+        """Read and mend, without selling: in the place of `start`; `close` ends it."""
+        await self._link.open()
+        await self._link.trust(await self._link.identity())
+        await self._node.discover()
+
+    async def reconcile(self) -> Report:
+        """Make every sale whole again now, as after a failover; only after `open_for_operator`.
+
+        Nodes that sell are refused for a moment, then go on under new leases.
+
+        Raises:
+            LedgerUnavailable: the server went away meanwhile; run it again.
+        """
+        return await reconcile(self._node, self._reads, self._recovery, await self._link.identity())
 
     def watch(self, changed: Callable[[], None]) -> None:
         """See `Ledger.watch`."""

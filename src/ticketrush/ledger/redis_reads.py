@@ -185,7 +185,7 @@ class Reads:
                 async for event in self._since(book.events, began.get(book.events, (0, 0)), barrier):
                     if not isinstance(event, ev.SaleCreated | ev.SaleScheduled | ev.StockAdded):
                         states[event.id] = _STATES[type(event)]
-            levels[sale.id] = await self._levels(sale)
+            levels[sale.id] = await self.levels(sale)
         return audit.LedgerState.of(seq, levels, ((id, state.value) for id, state in states.items()))
 
     async def _last(self, sale: RedisSale, number: int) -> Position:
@@ -209,7 +209,7 @@ class Reads:
                     yield event
             after = entries[-1].at
 
-    async def _levels(self, sale: RedisSale) -> dict[str, audit.Units]:
+    async def levels(self, sale: RedisSale) -> dict[str, audit.Units]:
         """Levels from the counters of the stock and the books; sound at any moment, since each counter only grows."""
         spent = [await self._node.command("hgetall", book.leases) for book in sale.books]
         levels = {}

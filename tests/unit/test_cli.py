@@ -92,8 +92,9 @@ COMMANDS = [(name, command) for name, command in commands() if not hasattr(comma
 
 def test_all_commands_are_there() -> None:
     assert {name for name, _ in COMMANDS} == {
-        *("serve", "up", "rush", "audit", "bench", "config show", "token secret", "token mint", "token check"),
-        *("sale create", "sale show", "sale open", "sale close", "sale add-stock"),
+        *("serve", "up", "rush", "audit", "reconcile", "bench", "config show"),
+        *("token secret", "token mint", "token check"),
+        *("sale create", "sale show", "sale hash", "sale open", "sale close", "sale add-stock"),
     }
 
 

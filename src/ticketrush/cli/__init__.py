@@ -10,7 +10,7 @@ import typer
 
 from ticketrush import logs
 from ticketrush._version import __version__
-from ticketrush.cli import audit, bench, config, rush, sale, serve, token, up
+from ticketrush.cli import audit, bench, config, reconcile, rush, sale, serve, token, up
 from ticketrush.cli.app import EXIT_CODES_HELP, Commands
 
 __all__ = ["app", "main"]
@@ -28,6 +28,7 @@ app.command(epilog=serve.EPILOG)(serve.serve)
 app.command(epilog=up.EPILOG)(up.up)
 app.command(epilog=rush.EPILOG)(rush.rush)
 app.command(epilog=audit.EPILOG)(audit.audit)
+app.command(epilog=reconcile.EPILOG)(reconcile.reconcile)
 app.command(epilog=bench.EPILOG)(bench.bench)
 app.add_typer(sale.app, name="sale")
 app.add_typer(token.app, name="token")

@@ -61,7 +61,7 @@ def audit(
     if as_json:
         output.as_json(report)
     else:
-        _show(report)
+        show_report(report)
     if not all(report.get(name) for name in PROMISES):
         raise typer.Exit(Exit.NOT_WELL)
 
@@ -77,7 +77,7 @@ def _read(settings: Settings) -> dict[str, Any]:
     if settings.ledger.startswith(SHARED):
         raise UsageError(
             f"{without_password(settings.ledger)} is read through one of its nodes: "
-            "ask it with `ticketrush audit --url http://127.0.0.1:8000`"
+            "ask it with `ticketrush audit --url http://127.0.0.1:8000`, or use `ticketrush reconcile --check`"
         )
     if not settings.ledger_path.exists():
         raise JournalError(
@@ -89,7 +89,8 @@ def _read(settings: Settings) -> dict[str, Any]:
     return report.to_dict()
 
 
-def _show(report: dict[str, Any]) -> None:
+def show_report(report: dict[str, Any]) -> None:
+    """Print the verdicts of an audit as a table."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     table.add_column("invariant")

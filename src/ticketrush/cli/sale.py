@@ -83,6 +83,39 @@ def show(
     _print(Client(url, token).call("GET", f"/v1/sales/{segment(sale)}"), as_json=as_json)
 
 
+@app.command("hash")
+def ticket_hash(
+    sale: Name,
+    url: Url = URL_DEFAULT,
+    token: Token = None,
+    as_json: Annotated[bool, flag("SALE_HASH_JSON", "Print the hashes as JSON.", "--json")] = False,
+) -> None:
+    """Show a sale as the hash of the well-known Redis program: ticket_total_nums and ticket_sold_nums.
+
+    ticket_total_nums is the capacity, ticket_sold_nums what is held and sold: that program counts a
+    ticket when it is taken, not when it is paid. ticket_hash_key is the whole sale, then each item.
+    The ledger may be of any kind; none keeps such a hash (docs/operating.md says what Redis has instead).
+    """
+    items = Client(url, token).call("GET", f"/v1/sales/{segment(sale)}").get("items", [])
+    hashes = {f"ticket_hash_key:{item['id']}": _numbers(item) for item in items}
+    fields = ("ticket_total_nums", "ticket_sold_nums")
+    hashes = {"ticket_hash_key": {field: sum(each[field] for each in hashes.values()) for field in fields}} | hashes
+    if as_json:
+        output.as_json(hashes)
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("key")
+    for field in fields:
+        table.add_column(field, justify="right")
+    for key, numbers in hashes.items():
+        table.add_row(key, *(str(numbers[field]) for field in fields))
+    output.console().print(table)
+
+
+def _numbers(item: dict[str, Any]) -> dict[str, int]:
+    return {"ticket_total_nums": item["capacity"], "ticket_sold_nums": item["held"] + item["sold"]}
+
+
 @app.command("open")
 def open_sale(
     sale: Name,

@@ -1,0 +1,143 @@
+"""`ticketrush reconcile`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+
+import msgspec
+import typer
+from rich.table import Table
+
+from ticketrush import logs
+from ticketrush.audit import AuditReport
+from ticketrush.audit import audit as check_all
+from ticketrush.cli import output
+from ticketrush.cli.app import Exit, UsageError
+from ticketrush.cli.audit import show_report
+from ticketrush.cli.flags import Config, flag, setting, settings_of
+from ticketrush.clock import SystemClock
+from ticketrush.cluster.plan import SHARED
+from ticketrush.crowd.wording import units
+from ticketrush.settings import Settings, without_password
+from ticketrush.wiring import ledger_of
+
+if TYPE_CHECKING:
+    from ticketrush.events import AnyEvent
+    from ticketrush.ledger.redis import RedisLedger
+    from ticketrush.ledger.redis_reconcile import Report
+
+EPILOG = """Examples: `ticketrush reconcile --ledger redis://127.0.0.1:6379/0 --check` says whether all is well. ·
+`TICKETRUSH_LEDGER=rediss://operator:PASSWORD@valkey:6379/0 ticketrush reconcile` keeps the password out of `ps`. ·
+Exit codes: 0 all is well · 1 something is lost, oversold or violated · 2 wrong usage or settings of the server ·
+3 the server does not answer, or refuses to write: run it again."""
+
+EVENTS_AT_ONCE: Final = 10_000
+
+
+def reconcile(
+    ctx: typer.Context,
+    ledger: Annotated[str | None, setting("ledger", "--ledger", metavar="URL")] = None,
+    durability: Annotated[Literal["fsync", "memory", "replica"] | None, setting("durability", "--durability")] = None,
+    check: Annotated[
+        bool,
+        flag(
+            "RECONCILE_CHECK",
+            "Mend nothing: read all events and the state, and check I1 to I8.",
+            "--check",
+        ),
+    ] = False,
+    config: Config = None,
+    as_json: Annotated[bool, flag("RECONCILE_JSON", "Print what was found as JSON.", "--json")] = False,
+) -> None:
+    """Make a ledger in Redis or Valkey whole again: void all leases, count what is taken, build the stock anew.
+
+    Nodes do this by themselves when another server answers in the place of the one they knew. It is for the
+    cases that they cannot see: after a backup was put back, or keys were damaged. Nodes may go on; for a
+    moment their buyers are answered 503 `unavailable`, then they sell under new leases. Running it when
+    nothing is wrong is harmless, and so is running it again after it was interrupted.
+
+    It remembers no purchases, so it restores none: reservations that a server has forgotten are written
+    again by the nodes that acknowledged them in the last minute, when they see that server.
+
+    With --check no reservation and no unit is touched.
+    """
+    settings = settings_of(ctx)
+    if not settings.ledger.startswith(SHARED):
+        raise UsageError(
+            f"{settings.ledger} is no ledger of many nodes; name a Redis or Valkey, like --ledger "
+            "redis://127.0.0.1:6379/0. A journal in a file is whole by itself; `ticketrush audit` checks it"
+        )
+    logs.configure("error", "console")  # that epochs change is what this is for
+    if check:
+        report = asyncio.run(_check(settings))
+        output.as_json(report.to_dict()) if as_json else show_report(report.to_dict())
+        is_well, sales = report.ok, report.events
+    else:
+        done = asyncio.run(_mend(settings))
+        output.as_json(_facts(done)) if as_json else _show(done, settings)
+        is_well, sales = done.is_well, done.sales
+    if not sales:
+        where = without_password(settings.ledger)
+        output.say(f"there is no sale in {where}; is it the right server and database?", "yellow", aside=True)
+    if not is_well:
+        raise typer.Exit(Exit.NOT_WELL)
+
+
+def _ledger(settings: Settings, durability: str) -> RedisLedger:
+    name = f"reconcile-{socket.gethostname()}-{os.getpid()}"
+    return cast("RedisLedger", ledger_of(settings.ledger, durability=durability, node=name))
+
+
+async def _mend(settings: Settings) -> Report:
+    ledger = _ledger(settings, settings.durability)
+    try:
+        await ledger.open_for_operator()
+        return await ledger.reconcile()
+    finally:
+        await ledger.close()
+
+
+async def _check(settings: Settings) -> AuditReport:
+    ledger = _ledger(settings, "memory")  # it reads whatever the server promises
+    try:
+        await ledger.open_for_operator()
+        state = await ledger.state()
+        history: list[AnyEvent] = []
+        while len(history) < state.seq:
+            page = await ledger.events(len(history), min(EVENTS_AT_ONCE, state.seq - len(history)))
+            if not page:
+                break
+            history += [event for _, event in page]
+    finally:
+        await ledger.close()
+    return check_all(history, state=state, now_ms=SystemClock().now_ms())
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    facts: dict[str, Any] = msgspec.to_builtins(report)
+    return {"ok": report.is_well} | facts
+
+
+def _show(report: Report, settings: Settings) -> None:
+    output.say(
+        f"{without_password(settings.ledger)}: {units(report.sales, 'sale')} made whole in {report.seconds:g} s, "
+        f"{units(report.restored, 'reservation')} restored, {len(report.lost):,} lost",
+        "bold",
+    )
+    table = Table(box=None, pad_edge=False)
+    columns = ("capacity", "available", "leased", "held", "sold")
+    for column in ("sale", "item", "", *columns, "leases ended"):
+        table.add_column(column, justify="left" if column in {"sale", "item", ""} else "right")
+    for item in report.items:
+        before, after = ([f"{getattr(level, column):,}" for column in columns] for level in (item.before, item.after))
+        table.add_row(item.sale, item.item, "before", *before, "")
+        table.add_row("", "", "after", *after, f"{item.leases:,}")
+    output.console().print(table)
+    for item in report.items:
+        if item.is_oversold:
+            output.say(f"oversold: {item.sale}/{item.item} has more held and sold than there is", "red")
+    for id in report.lost:
+        output.say(f"lost: reservation {id} was acknowledged, and its units or its key belong to another now", "red")

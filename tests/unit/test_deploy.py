@@ -1,0 +1,108 @@
+"""The files in deploy/ can be read, and name only settings, files and users that there are."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ticketrush.cluster.nodes import STOP_S
+from ticketrush.ledger.redis_link import SCHEMES
+from ticketrush.settings import Settings, variable_of
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+SETTINGS = {variable_of(name) for name in Settings.model_fields}
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+    return found
+
+
+def unit(file: Path) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(file.read_text("utf-8").replace("\\\n", " "))
+    return parser
+
+
+def words_like_settings(text: str) -> set[str]:
+    return set(re.findall(r"\bTICKETRUSH_[A-Z_]+\b", text))
+
+
+@pytest.mark.parametrize("file", [path for path in sorted(DEPLOY.rglob("*")) if path.is_file()], ids=lambda f: f.name)
+def test_only_settings_that_exist_are_named(file: Path) -> None:
+    assert words_like_settings(file.read_text("utf-8")) <= SETTINGS
+
+
+def test_a_misspelt_setting_would_be_found() -> None:
+    assert not words_like_settings("TICKETRUSH_DURABILTY=fsync") <= SETTINGS
+
+
+def test_the_nodes_of_compose_differ_in_name_and_port_alone() -> None:
+    services = compose()["services"]
+    nodes = {name: service for name, service in services.items() if name.startswith("node-")}
+    assert len(nodes) == 4
+    for name, service in nodes.items():
+        assert service["environment"]["TICKETRUSH_NODE"] == name
+    assert len({service["ports"][0] for service in nodes.values()}) == 4
+    shared = [
+        {key: value for key, value in service.items() if key not in {"environment", "ports"}}
+        for service in nodes.values()
+    ]
+    assert all(each == shared[0] for each in shared)
+
+
+def test_what_compose_mounts_and_builds_from_is_there() -> None:
+    made = compose()
+    assert (DEPLOY / "Dockerfile").is_file()
+    for service in made["services"].values():
+        for volume in service.get("volumes", ()):
+            source = volume.partition(":")[0]
+            assert (DEPLOY / source).is_file() if source.startswith(".") else source in made["volumes"]
+        assert set(service.get("secrets", ())) <= set(made["secrets"])
+        assert set(service.get("depends_on", ())) <= set(made["services"])
+
+
+def test_the_settings_of_compose_and_of_the_example_make_sense() -> None:
+    environment = compose()["services"]["node-1"]["environment"]
+    lines = (DEPLOY / "systemd" / "node.env.example").read_text("utf-8").splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    for variables in (environment, example):
+        given: dict[str, Any] = {name.removeprefix("TICKETRUSH_").lower(): value for name, value in variables.items()}
+        Settings(**given)
+    assert example["TICKETRUSH_LEDGER"].startswith(SCHEMES)
+
+
+def test_nobody_kills_a_node_before_it_had_time_to_stop() -> None:
+    assert int(compose()["services"]["node-1"]["stop_grace_period"].removesuffix("s")) >= STOP_S
+    assert int(unit(DEPLOY / "systemd" / "ticketrush@.service")["Service"]["TimeoutStopSec"]) >= STOP_S
+
+
+@pytest.mark.parametrize("file", UNITS, ids=lambda file: file.name)
+def test_units_have_their_sections_and_harden_the_process(file: Path) -> None:
+    parsed = unit(file)
+    assert set(parsed.sections()) == {"Unit", "Service", "Install"}
+    assert parsed["Service"]["NoNewPrivileges"] == "yes"
+    assert parsed["Service"]["Restart"] == "always"
+
+
+@pytest.mark.parametrize("where", ["valkey-start.sh", "systemd/ticketrush-valkey.service"])
+def test_valkey_is_started_as_durability_fsync_wants_it(where: str) -> None:
+    text = (DEPLOY / where).read_text("utf-8")
+    for flag in ("--appendonly yes", "--appendfsync always", "--maxmemory-policy noeviction"):
+        assert flag in text
+
+
+def test_the_scripts_are_shell() -> None:
+    shell = shutil.which("sh")
+    assert shell is not None
+    for file in DEPLOY.glob("*.sh"):
+        subprocess.run([shell, "-n", str(file)], check=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Final, Self, TypeVar, cast
 
@@ -395,6 +395,11 @@ class Engine:
     def waiting(self) -> int:
         """Commands that wait for a batch."""
         return len(self._waiting)
+
+    @property
+    def ledger_calls(self) -> Mapping[str, int]:
+        """Calls that the ledger has made to its server, by name."""
+        return self._ledger.calls()
 
 
 def _expect(outcome: m.Outcome, kind: type[_T]) -> _T | Refused:

@@ -78,6 +78,14 @@ class Settings(BaseSettings):
     shards: int = _setting(
         1, "books", "Over how many books a sale that is created here is spread (Redis Cluster).", ge=1, le=64
     )
+    lease_ahead: int = _setting(
+        4,
+        "batches",
+        "How many batches' worth of units a busy node takes out of Redis in advance, to sell from its own memory; "
+        "0 asks for exactly what each batch needs.",
+        ge=0,
+        le=64,
+    )
     open: bool = _setting(
         False,
         "true or false",

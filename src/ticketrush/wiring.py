@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 _REDIS = ("redis", "rediss")
 
 
-def ledger_of(url: str, *, durability: str = "fsync", node: str = "", shards: int = 1) -> Ledger:
+def ledger_of(url: str, *, durability: str = "fsync", node: str = "", shards: int = 1, ahead: int = 4) -> Ledger:
     """The ledger at `url`.
 
     - ``sqlite:///FILE``, or ``sqlite:////FILE`` for a path from the root: the ledger of one process;
     - ``redis://…``, ``redis+sentinel://…``, ``redis+cluster://…`` (``rediss`` for TLS): the ledger of
-      many nodes, of which this one is `node`; a sale created here is spread over `shards` books.
+      many nodes, of which this one is `node`; a sale created here is spread over `shards` books. When it is
+      busy it leases units for `ahead` batches in advance.
 
     Raises:
         SettingsError: no backend has such URLs, or it has no such durability.
@@ -30,7 +31,7 @@ def ledger_of(url: str, *, durability: str = "fsync", node: str = "", shards: in
     if url.partition(":")[0].partition("+")[0] in _REDIS:
         if durability not in {"fsync", "memory", "replica"}:
             raise SettingsError(f"durability {durability!r}: write fsync, memory or replica")
-        return _redis_ledger()(url, durability=durability, node=node, shards=shards)
+        return _redis_ledger()(url, durability=durability, node=node, shards=shards, ahead=ahead)
     path = url.removeprefix(_SQLITE)
     if path == url or not path.strip("/"):
         raise SettingsError(f"ledger {url!r}: write sqlite:///FILE, or sqlite:////FILE for a path from the root")

@@ -48,22 +48,26 @@ def serve(folder: str, arguments: list[str], patches: tuple[Patch, ...], variabl
 
 
 class Child:
-    """An open server: ``X-Buyer`` names the buyer. Its output is in `folder`; its journal too, or it is `ledger`."""
+    """An open server: ``X-Buyer`` names the buyer. Its output is in `folder`, its journal too.
+
+    With `ledger` its journal is that file, or its ledger is at that URL.
+    """
 
     def __init__(
         self,
         folder: Path,
         *flags: str,
-        ledger: Path | None = None,
+        ledger: Path | str | None = None,
         patches: tuple[Patch, ...] = (),
         variables: Mapping[str, str] | None = None,
     ) -> None:
         """Start it; `serving` waits until it serves."""
         self.folder = folder
-        self.ledger = ledger or folder / "tickets.db"
+        self.ledger = ledger if isinstance(ledger, Path) else folder / "tickets.db"
+        url = ledger if isinstance(ledger, str) else f"sqlite:///{self.ledger}"
         self.port = 0
         (folder / "stdout.txt").write_text("")
-        arguments = ["serve", "--open", "--json", "--port", "0", "--ledger", f"sqlite:///{self.ledger}", *flags]
+        arguments = ["serve", "--open", "--json", "--port", "0", "--ledger", url, *flags]
         self.process = CONTEXT.Process(target=serve, args=(str(folder), arguments, patches, dict(variables or {})))
         self.process.start()
 

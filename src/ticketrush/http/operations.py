@@ -78,6 +78,10 @@ class EngineCollector(Collector):
         yield CounterMetricFamily("ticketrush_overloaded", "Commands refused: queue full.", stats.overloaded)
         yield CounterMetricFamily("ticketrush_unknown", "Commands answered as unknown.", stats.unknown)
         yield GaugeMetricFamily("ticketrush_waiting", "Commands that wait for a batch.", self._engine.waiting)
+        calls = CounterMetricFamily("ticketrush_ledger_calls", "Calls to the ledger's server.", labels=("call",))
+        for name, count in self._engine.ledger_calls.items():
+            calls.add_metric((name,), count)
+        yield calls
         units = GaugeMetricFamily("ticketrush_units", "Units of an item by state.", labels=("sale", "item", "state"))
         for sale in self._engine.sales():
             stock = self._engine.stock(sale.id)

@@ -42,7 +42,13 @@ def build(settings: Settings) -> Services:
     """What `settings` describe, not started yet."""
     settings.check_servable()
     engine = Engine(
-        ledger_of(settings.ledger, durability=settings.durability, node=settings.node, shards=settings.shards),
+        ledger_of(
+            settings.ledger,
+            durability=settings.durability,
+            node=settings.node,
+            shards=settings.shards,
+            ahead=settings.lease_ahead,
+        ),
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         patience_s=settings.patience_s,

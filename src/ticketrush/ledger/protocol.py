@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ticketrush import model as m
@@ -74,6 +74,9 @@ class Ledger(Protocol):
 
     async def events(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
         """At most `limit` committed events with numbers above `after`, in order, with their numbers."""
+
+    def calls(self) -> Mapping[str, int]:
+        """Calls to a server so far, by script or command; nothing where the ledger is in this process."""
 
     async def state(self) -> LedgerState:
         """What the ledger holds in memory to be true, for the auditor to compare with the events (I8)."""

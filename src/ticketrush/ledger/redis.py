@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ticketrush import audit, logs
@@ -25,7 +25,7 @@ from ticketrush.ids import Ids
 from ticketrush.ledger.local_stock import IDLE_S
 from ticketrush.ledger.redis_decide import Booked, Decider
 from ticketrush.ledger.redis_link import Link
-from ticketrush.ledger.redis_node import RedisNode, all_of, blob_of
+from ticketrush.ledger.redis_node import AHEAD, RedisNode, all_of, blob_of
 from ticketrush.ledger.redis_reads import Reads
 from ticketrush.ledger.redis_reaper import Reaper
 from ticketrush.ledger.redis_reconcile import Report, reconcile
@@ -56,15 +56,18 @@ class RedisLedger:
             server and the power; "replica": also the loss of the server.
         node: a name for this node, in keys and logs.
         shards: books of each sale that is created here; more than one spreads a sale over a cluster.
+        ahead: how many batches a busy node leases in advance, as long as there is plenty.
     """
 
     overlap = 2
     """While the server decides one batch, the node answers the one before and collects the next."""
 
-    def __init__(self, url: str, *, durability: str = "memory", node: str = "", shards: int = 1) -> None:
+    def __init__(
+        self, url: str, *, durability: str = "memory", node: str = "", shards: int = 1, ahead: int = AHEAD
+    ) -> None:
         name = node or f"{socket.gethostname()}-{os.getpid()}"
         self._link = Link(url, durability=durability)
-        self._node = RedisNode(self._link, name, shards)
+        self._node = RedisNode(self._link, name, shards, ahead)
         self._decider = Decider(self._node)
         self._reads = Reads(self._node)
         self._reaper = Reaper(self._node)
@@ -356,6 +359,10 @@ class RedisLedger:
     async def events(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:
         """See `Ledger.events`."""
         return await self._reads.events(after, limit)
+
+    def calls(self) -> Mapping[str, int]:
+        """See `Ledger.calls`."""
+        return self._link.calls
 
     async def state(self) -> audit.LedgerState:
         """See `Ledger.state`."""

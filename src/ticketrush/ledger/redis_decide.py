@@ -20,9 +20,6 @@ from ticketrush.ledger.redis_node import Moved, RedisNode, using
 from ticketrush.ledger.redis_sale import RedisSale
 from ticketrush.model import Reason, Refused, State
 
-AHEAD: Final = 4
-"""How many batches a busy node leases in advance, as long as there is plenty."""
-
 OPS_MAX: Final = 1_024
 """Commands that one script decides; a batch of more is several."""
 
@@ -78,7 +75,7 @@ class Decider:
     async def decide(self, sale: RedisSale, number: int, commands: Sequence[Booked]) -> list[m.Outcome]:
         """The outcomes of commands of one book, in their order."""
         outcomes: list[m.Outcome] = []
-        final: dict[str, int] = {}
+        final: dict[str, tuple[int, int]] = {}
         patience = 8
         now_s = time.monotonic()
         is_busy, self._last_s = len(commands) > 8 and now_s - self._last_s < BUSY_S, now_s
@@ -105,10 +102,10 @@ class Decider:
         return outcomes
 
     async def _attempt(
-        self, sale: RedisSale, number: int, commands: Sequence[Booked], final: dict[str, int], is_busy: bool
+        self, sale: RedisSale, number: int, commands: Sequence[Booked], final: dict[str, tuple[int, int]], is_busy: bool
     ) -> tuple[list[m.Outcome], bool]:
         """One call of the script: the outcomes up to where it stopped, and whether it refused the lease or epoch."""
-        budgets = await self._budgets(sale, commands, final, is_busy)
+        budgets = await self._budgets(sale, number, commands, final, is_busy)
         ops = [_OPS[type(command)](command) for command in commands]
         leases = {item: [lease, units] for item, (lease, units) in budgets.items() if units}
         try:
@@ -131,7 +128,7 @@ class Decider:
         return [], True
 
     async def _budgets(
-        self, sale: RedisSale, commands: Sequence[Booked], final: dict[str, int], is_busy: bool
+        self, sale: RedisSale, number: int, commands: Sequence[Booked], final: dict[str, tuple[int, int]], is_busy: bool
     ) -> dict[str, tuple[str, int]]:
         """For each item that is asked for: the lease, and the units of it that this call may spend."""
         demand: Counter[str] = Counter()
@@ -144,9 +141,10 @@ class Decider:
             item, local = shelf.item.id, shelf.local
             short = demand[item] - local.units
             if short > 0 and item not in final and sale.free(item):
-                await self._node.stock(sale, shelf, short, demand[item] * AHEAD if is_busy else 0)
-            if local.units < demand[item] and item not in final:
-                final[item] = sale.free(item) - local.units + sale.elsewhere(item)
+                await self._node.stock(sale, shelf, short, demand[item] * self._node.ahead if is_busy else 0)
+            if local.units < demand[item] and item not in final and sale.free(item) <= local.units:
+                elsewhere = sale.free(item) - local.units + sale.elsewhere(item)
+                final[item] = (elsewhere, sale.books[number].released[item])
         return {shelf.item.id: (shelf.local.lease, shelf.local.take(demand[shelf.item.id])) for shelf in shelves}
 
     @staticmethod

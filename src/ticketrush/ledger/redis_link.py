@@ -7,6 +7,7 @@ A call is one script on the keys of one hash slot. Every call has an answer or a
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
@@ -73,8 +74,8 @@ class Link:
         self._probe: Redis | RedisCluster = _client(url, None)
         """Asks any server who it is."""
         self._trusted = ""
-        self.calls = 0
-        """Calls made so far."""
+        self.calls: Counter[str] = Counter()
+        """Calls made so far, by script or command."""
 
     async def open(self) -> None:
         """Connect, and see that the server keeps what it is told.
@@ -115,7 +116,7 @@ class Link:
             LedgerRefused: the server refused it before doing anything.
         """
         packed = [arg if isinstance(arg, str | bytes) else _pack(arg) for arg in args]
-        self.calls += 1
+        self.calls[name] += 1
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reply = await self._evaluate(name, keys, packed, keep and self._durability == "replica")
@@ -131,7 +132,7 @@ class Link:
 
     async def command(self, name: str, *args: Any) -> Any:
         """The reply of a plain command. Raises LedgerUnavailable."""
-        self.calls += 1
+        self.calls[name] += 1
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return await getattr(self.client, name)(*args)
@@ -243,9 +244,7 @@ def _client(url: str, meet: Callable[[Connection], Awaitable[None]] | None) -> R
         raise SettingsError(f"ledger {without_password(url)!r}: write one of {', '.join(SCHEMES)}")
     try:
         if kind == "cluster":
-            return RedisCluster.from_url(
-                parts._replace(scheme=secure).geturl(), **options, cluster_error_retry_attempts=1
-            )
+            return RedisCluster.from_url(parts._replace(scheme=secure).geturl(), **options, retry=Retry(NoBackoff(), 1))
         options["redis_connect_func"] = meet
         options["retry"] = Retry(NoBackoff(), 0)  # a script that may have run is not sent a second time
         if kind == "sentinel":

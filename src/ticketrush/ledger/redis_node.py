@@ -24,6 +24,9 @@ from ticketrush.ledger.redis_sale import CHANGED, LEASES, SALES, Book, RedisSale
 LEASE_MS: Final = 3_000
 """How long a lease lives without a heartbeat."""
 
+AHEAD: Final = 4
+"""How many batches a busy node leases in advance, as long as there is plenty."""
+
 AHEAD_MAX: Final = 64
 """Answers that may be ahead of the one that is waited for; with more, others buy here too."""
 
@@ -42,8 +45,8 @@ class Moved(LedgerRefused):
 class RedisNode:
     """What this node knows; everything here belongs to one event loop."""
 
-    def __init__(self, link: Link, name: str, shards: int) -> None:
-        self.link, self.name, self.shards = link, name, shards
+    def __init__(self, link: Link, name: str, shards: int, ahead: int = AHEAD) -> None:
+        self.link, self.name, self.shards, self.ahead = link, name, shards, ahead
         self.sales: dict[str, RedisSale] = {}
         self.routes: dict[str, tuple[str, int]] = {}
         """How ids end -> the sale and book that they are in."""

@@ -5,7 +5,8 @@ reservations that buyers were told of, and units that nodes had leased. So, for 
 
 1. *Fence*: raise the epoch of every book and mark it "restoring": no lease of before can be spent.
 2. *Restore*: each node writes again, with the same ids, what it acknowledged in the last minute and
-   the books have forgotten. What has no place any more is reported, never papered over.
+   the books have forgotten. What finds no room is tried again when all nodes have restored; what has
+   no place then is reported, never papered over.
 3. *Build*: when every living node has restored (or a few seconds have passed), one of them raises the
    epoch again, reads what is taken, and builds the stock of each item as capacity less what is taken.
 4. *Open*: the books sell again, under new leases.
@@ -17,7 +18,9 @@ tests/property/lease_model.py explores it).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
@@ -31,11 +34,19 @@ from ticketrush.ledger.redis_reaper import Reaper
 from ticketrush.ledger.redis_sale import PREFIX, RedisSale
 
 NODES: Final = PREFIX + "nodes"
-"""Hash: node -> "identity of the server that it has restored on, when it was last heard of"."""
+"""Hash: node -> "identity of the server/steps of restoring that are done, when it was last heard of"."""
+
+RESTORING: Final = PREFIX + "restoring"
+"""Key: the node that writes again now; it ends by itself if that node dies."""
+
+RESTORING_MS: Final = 2_000
+RESTORING_TRIES: Final = 500
 
 ALIVE_MS: Final = 5_000
 WAIT_S: Final = 3.0
 """How long the building waits for nodes that have not restored yet."""
+
+_TAKING: Final = (m.State.HELD, m.State.PAID)
 
 ROWS_AT_ONCE: Final = 500
 
@@ -60,10 +71,10 @@ class Recovery:
         """The server that this node has last seen whole."""
         self.found = Found()
 
-    async def announce(self, identity: str = "") -> None:
-        """Say that this node lives, and on which server it has restored."""
+    async def announce(self, identity: str = "", step: int = 2) -> None:
+        """Say that this node lives, and how far it has restored on which server."""
         seconds, micros = await self._node.command("time")
-        said = f"{identity or self.identity} {seconds * 1_000 + micros // 1_000}"
+        said = f"{identity or self.identity}/{step} {seconds * 1_000 + micros // 1_000}"
         await self._node.command("hset", NODES, self._node.name, said)
 
     async def leave(self) -> None:
@@ -77,12 +88,18 @@ class Recovery:
             LedgerUnavailable: the server went away meanwhile; run it again.
         """
         began_s, self.found = time.monotonic(), Found()
-        for sale in list(self._node.sales.values()):
+        sales = list(self._node.sales.values())
+        refused = {}
+        for sale in sales:
             await self._fence(sale)
-            await self._restore(sale)
-        await self.announce(identity)
-        await self._wait_for_others(identity)
-        for sale in list(self._node.sales.values()):
+            refused[sale.id] = await self._restore(sale, self._remembered(sale))
+        await self._meet(identity, 1)
+        for sale in sales:  # what others have restored, and what has fallen due unpaid, may have made room
+            await self._expire(sale)
+            lost = await self._restore(sale, refused[sale.id])
+            self.found.lost += [row.id for rows in lost.values() for row in rows]
+        await self._meet(identity, 2)
+        for sale in sales:
             await self._build(sale)
         self.identity = identity
         self.found.sales = len(self._node.sales)
@@ -162,33 +179,67 @@ class Recovery:
 
     # --- restore ----------------------------------------------------------------------------
 
-    async def _restore(self, sale: RedisSale) -> None:
+    def _remembered(self, sale: RedisSale) -> dict[int, list[m.Reservation]]:
+        """For each book what this node acknowledged, as last acknowledged; first what gives units back."""
         newest: dict[int, dict[str, m.Reservation]] = {}
         for _, id, number, reservations in self._memory.batches:
             if id == sale.id:
                 newest.setdefault(number, {}).update((each.id, each) for each in reservations)
-        for number, told in newest.items():
-            rows = list(told.values())
-            for first in range(0, len(rows), ROWS_AT_ONCE):
-                await self._write(sale, number, rows[first : first + ROWS_AT_ONCE])
+        return {
+            number: sorted(told.values(), key=lambda row: (row.state in _TAKING, row.expires_at_ms))
+            for number, told in newest.items()
+        }
 
-    async def _write(self, sale: RedisSale, number: int, rows: list[m.Reservation]) -> None:
+    async def _restore(self, sale: RedisSale, told: dict[int, list[m.Reservation]]) -> dict[int, list[m.Reservation]]:
+        """Write again what is missing; returns what had no place."""
+        refused: dict[int, list[m.Reservation]] = {}
+        for number, rows in told.items():
+            for first in range(0, len(rows), ROWS_AT_ONCE):
+                left = await self._write(sale, number, rows[first : first + ROWS_AT_ONCE])
+                if left:
+                    refused.setdefault(number, []).extend(left)
+        return refused
+
+    async def _expire(self, sale: RedisSale) -> None:
+        for number in range(len(sale.books)):
+            while (await self._node.book(sale, number, "expire", most=ROWS_AT_ONCE, due_by=wall_ms()))[8]:
+                pass
+
+    async def _write(self, sale: RedisSale, number: int, rows: list[m.Reservation]) -> list[m.Reservation]:
         for _ in range(3):
-            for book in range(len(sale.books)):
-                await self._node.look(sale, book)
-            taken = {item: sum(sum(book.levels[item]) for book in sale.books) for item in sale.shelves}
-            room = {item: max(0, shelf.capacity - taken[item]) for item, shelf in sale.shelves.items()}
-            reply = await self._node.book(
-                sale, number, "restore", items=[], room=room, rows=[[row.id, _record(row)] for row in rows]
-            )
+            async with self._alone():
+                for book in range(len(sale.books)):
+                    await self._node.look(sale, book)
+                others = [book for each, book in enumerate(sale.books) if each != number]
+                room = {
+                    item: shelf.capacity - sum(sum(book.levels[item]) for book in others)
+                    for item, shelf in sale.shelves.items()
+                }
+                reply = await self._node.book(
+                    sale, number, "restore", room=room, rows=[[row.id, _record(row)] for row in rows]
+                )
             if reply[0] == "ok":
                 self.found.restored += sum(outcome == 1 for outcome in reply[8])
-                self.found.lost += [row.id for row, said in zip(rows, reply[8], strict=True) if said == -1]
-                return
+                return [row for row, said in zip(rows, reply[8], strict=True) if said == -1]
             if not await self._are_missing(sale, number, rows):
-                return
+                return []
             await self._fence(sale)  # it was opened without us, and we have something to add
         raise LedgerUnavailable(f"sale {sale.id!r} is opened again and again while it is being restored")
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One node at a time restores: what it has read of the other books is still so when it writes."""
+        me = self._node.name
+        for _ in range(RESTORING_TRIES):
+            if await self._node.command("set", RESTORING, me, None, RESTORING_MS, True):
+                break
+            await asyncio.sleep(0.02)
+        else:
+            raise LedgerUnavailable("other nodes have been restoring for too long")
+        try:
+            yield
+        finally:
+            await self._node.command("delete", RESTORING)
 
     async def _are_missing(self, sale: RedisSale, number: int, rows: list[m.Reservation]) -> bool:
         found = await self._node.command("hmget", sale.books[number].records, [row.id for row in rows])
@@ -196,13 +247,16 @@ class Recovery:
 
     # --- build ------------------------------------------------------------------------------
 
-    async def _wait_for_others(self, identity: str) -> None:
+    async def _meet(self, identity: str, step: int) -> None:
+        """Say that this step is done, and wait until all living nodes have done it, or for `WAIT_S`."""
+        await self.announce(identity, step)
+        done = {f"{identity}/{each}" for each in range(step, 3)}
         until_s = time.monotonic() + WAIT_S
         while time.monotonic() < until_s:
             seconds, micros = await self._node.command("time")
             now_ms = seconds * 1_000 + micros // 1_000
             said = [value.decode().rpartition(" ") for value in (await self._node.command("hvals", NODES))]
-            if all(whole_on == identity or int(at_ms) < now_ms - ALIVE_MS for whole_on, _, at_ms in said):
+            if all(whole_on in done or int(at_ms) < now_ms - ALIVE_MS for whole_on, _, at_ms in said):
                 return
             await asyncio.sleep(0.05)
 
@@ -242,6 +296,11 @@ class Recovery:
                 log.error("oversold", sale=sale.id, item=item, units=-left)
         for number in range(len(sale.books)):
             await self._take(sale, number, epoch, 1)
+
+
+def wall_ms() -> int:
+    """The time by which holds have fallen due."""
+    return int(time.time() * 1_000)
 
 
 def _record(row: m.Reservation) -> list[object]:

@@ -37,6 +37,10 @@ USED_S: Final = 60.0
 RARE_MAX: Final = 100
 """Sales that nobody asks for that are looked at in one slow round."""
 
+REASONS_MAX: Final = 20
+
+STOP_TRIES: Final = 4
+
 BLOCK_MS: Final = 500
 ENTRIES_AT_ONCE: Final = 1_000
 
@@ -56,8 +60,8 @@ class Watch:
         self._followed: dict[str, asyncio.Task[None]] = {}
         self._news: set[str] = set()
         self._awake = asyncio.Event()
-        self._failing = ""
-        """Why the server could not be asked, the last time."""
+        self._failing: set[str] = set()
+        """Why the server could not be asked, since it last could."""
         self._rare = 0
 
     async def start(self) -> None:
@@ -71,10 +75,12 @@ class Watch:
 
     async def stop(self) -> None:
         """End all tasks."""
-        tasks = [*self._tasks, *self._followed.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        left = {*self._tasks, *self._followed.values()}
+        for _ in range(STOP_TRIES):  # a library may take a cancellation for a time-out of its own
+            for task in left:
+                task.cancel()
+            if left:
+                _, left = await asyncio.wait(left, timeout=0.5)
         with contextlib.suppress(LedgerUnavailable):
             await self._recovery.leave()
 
@@ -89,9 +95,9 @@ class Watch:
             try:
                 await work()
             except (LedgerUnavailable, RedisError, OSError) as error:
-                if self._failing != str(error):
+                if str(error) not in self._failing and len(self._failing) < REASONS_MAX:
                     log.warning("server_away", error=str(error))
-                self._failing = str(error)
+                    self._failing.add(str(error))
             except Exception:  # whatever it was, a node that no longer looks would strand units
                 log.exception("defect")
             await asyncio.sleep(TICK_S)
@@ -119,7 +125,7 @@ class Watch:
             await self._recover(identity)
         elif self._failing:
             log.info("server_back")
-        self._failing = ""
+        self._failing.clear()
         await self._recovery.announce()
         await self._node.discover()
         sales = list(self._node.sales.values())

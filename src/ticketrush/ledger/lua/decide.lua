@@ -1,5 +1,6 @@
 -- decide.lua: decide purchases, payments, cancellations and refunds of one book, in their order.
--- ARGV map: epoch; leases {item: [lease, units that may be spent]}; final {item: units elsewhere};
+-- ARGV map: epoch; leases {item: [lease, units that may be spent]}; final {item: [units elsewhere, units released
+--   that the node knows of]};
 --   ops [[0, id, item, buyer, quantity, key] | [1, id, payment] | [2, id] | [3, id]].
 -- Reply: an outcome for each op, up to the first for which the node must look for more units. Nothing
 --   is done under another epoch or a closed lease (fenced). Keeps I1 (spent <= units), I5 and I6.
@@ -43,9 +44,9 @@ local function reserve(_, id, name, buyer, quantity, key)
   if owner and bought[owner] + quantity > of.limit then return 'L' end
   of.left = of.left or (ask.leases[name] and ask.leases[name][2] or 0)
   if quantity > of.left then
-    local elsewhere = ask.final[name]
-    if not elsewhere or of.freed then return nil end
-    return quantity <= of.left + elsewhere + of.held and { 'H', next_due() or now } or 'S'
+    local final = ask.final[name]
+    if not final or of.released > final[2] then return nil end
+    return quantity <= of.left + final[1] + of.held and { 'H', next_due() or now } or 'S'
   end
   of.left, of.spent, of.held = of.left - quantity, of.spent + quantity, of.held + quantity
   if owner then buy(owner, quantity) end

@@ -1,6 +1,6 @@
 -- restore.lua: write again, with the same ids, what a node acknowledged and this book has forgotten.
 -- ARGV map: rows [[id, record], ...], each with the newest state that the node acknowledged; room {item: units that
---   no book has taken}.
+--   the other books have not taken}.
 -- Reply: for each 1 (restored), 0 (nothing was missing), -1 (another reservation has its key or its units by now).
 -- Only while nobody spends (whole is 0): the stock is built afterwards. Keeps I1, I3, I5.
 if not epoch then return pack({ 'missing' }) end
@@ -12,18 +12,18 @@ for i, each in ipairs(ask.rows) do
   local row, named, of = row_of(id), told[2] .. ' ' .. told[4], item_of(told[1])
   outcomes[i] = 0
   local taken = told[4] ~= '' and (winners[named] or call('HGET', KEYS[3], named))
-  if not row and (taken or told[3] > (ask.room[told[1]] or 0)) then
+  if not row and (taken or told[3] > ask.room[told[1]] - of.held - of.sold) then
     outcomes[i] = -1
   elseif not row then
-    row = { told[1], told[2], told[3], told[4], now, now + hold, 'held', now, '' }
+    row = { told[1], told[2], told[3], told[4], told[5], told[6], 'held', told[5], '' }
     rows[id], touched[id], outcomes[i] = row, row, 1
-    of.held, ask.room[told[1]] = of.held + told[3], ask.room[told[1]] - told[3]
+    of.held = of.held + told[3]
     if of.limit then buy(told[1] .. ' ' .. told[2], told[3]) end
     if told[4] ~= '' then winners[named] = id end
-    due[#due + 1] = string.format('%.0f %s', now + hold, id)
-    happened('held', now, id, ask.sale, told[1], told[2], told[3], told[4], now + hold)
+    due[#due + 1] = string.format('%.0f %s', told[6], id)
+    happened('held', now, id, ask.sale, told[1], told[2], told[3], told[4], told[6])
   end
-  if row and later[row[7]] < later[told[7]] then
+  if row and later[row[7]] < later[told[7]] and (row[7] == 'held' or row[7] == 'paid') then
     if row[7] == 'held' and told[7] == 'refunded' then move(id, row, 'paid', told[9]) end
     if told[7] == 'paid' then move(id, row, 'paid', told[9]) else move(id, row, told[7]) end
     outcomes[i] = 1

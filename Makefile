@@ -63,7 +63,7 @@ format: $(READY)  ## Put the code into its format.
 bench: $(READY)  ## Measure the speed side by side with nginx, write out/bench.json.
 	@scripts/need wrk nginx
 	@mkdir -p out
-	$(BIN)/ticketrush bench --json out/bench.json
+	$(BIN)/ticketrush bench --redis-details --json out/bench.json
 
 docs: $(READY)  ## Write docs/configuration.md again from the settings.
 	$(BIN)/python scripts/configuration_page.py docs/configuration.md

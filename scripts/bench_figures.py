@@ -22,12 +22,24 @@ CASES: Final = (
     ("reserve_durable", "**durable reservation**"),
     ("reserve_durable_plain_asgi", "the same without the fast lane"),
 )
+REDIS: Final = (
+    ("sold_out_redis", "sold out"),
+    ("reserve_redis", "**reservation**"),
+    ("reserve_redis_fsync", "**the same, `appendfsync always`**"),
+    ("reserve_redis_local_stock_off", "reservation, no local stock (`lease_ahead` 0)"),
+    ("reserve_redis_shards_2", "reservation, 2 shards"),
+    ("reserve_redis_shards_4", "reservation, 4 shards"),
+)
 TARGETS: Final = {
     "sold_out": "sold out, ratio to nginx",
     "reserve_durable": "durable reservations, ratio to nginx",
     "reserve_durable_p99": "p99 of a durable reservation under load",
     "lone_request_p50": "p50 of a lone request: 1 ms and one fdatasync",
     "replay": "replay of the journal",
+    "reserve_redis": "reservations in Redis, ratio to nginx",
+    "reserve_redis_fsync": "the same with fsync, ratio to nginx",
+    "redis_calls_per_reservation": "calls to Redis per reservation under load, looks of the node included",
+    "redis_calls_per_sold_out": "calls to Redis per sold-out answer",
 }
 
 
@@ -45,6 +57,7 @@ def figures(result: BenchResult) -> str:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [_row(title, getattr(results, name), getattr(result.ratios, name, None)) for name, title in CASES]
+    lines += _redis(result) if results.reserve_redis else []
     lone, replay = results.lone_request, results.replay
     lines += [
         "",
@@ -61,10 +74,40 @@ def figures(result: BenchResult) -> str:
         "|---|--:|--:|---|",
     ]
     for name, goal in result.targets.items():
-        wanted, measured = f"{goal.relation} {goal.bound:.2f}", f"{goal.measured:.2f} {goal.unit}"
+        wanted, measured = f"{goal.relation} {goal.bound:.2f}", f"{goal.measured:.{goal.digits}f} {goal.unit}"
         lines.append(f"| {TARGETS[name]} | {wanted} | {measured} | {'yes' if goal.met else '**no**'} |")
     lines += [f"\n> {warning}" for warning in result.warnings]
     return "\n".join(lines)
+
+
+def _redis(result: BenchResult) -> list[str]:
+    """The table of the ledger in Redis."""
+    lines = [
+        "",
+        f"One node with its ledger in a {result.machine.valkey} of its own, in the same rounds:",
+        "",
+        "| | requests/s | ratio | p50 ms | p99 ms | CPU µs/request: node + Valkey | calls/request "
+        "| cores: node / Valkey / wrk / else |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, title in REDIS:
+        case: Measured | None = getattr(result.results, name)
+        if case is None:
+            continue
+        one = case.median
+        cores = (one.server_cores, one.store_cores, one.load_cores, one.other_cores)
+        cells = [
+            title,
+            f"{one.requests_per_s:,.0f}",
+            f"{getattr(result.ratios, name):.2f}",
+            f"{one.latency_ms_p50:.2f}",
+            f"{one.latency_ms_p99:.2f}",
+            f"{one.server_cpu_us_per_request:.1f} + {one.store_cpu_us_per_request:.1f}",
+            f"{one.ledger_calls_per_request:.4f}",
+            " / ".join(f"{each:.2f}" for each in cores),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _row(title: str, case: Measured, ratio: float | None) -> str:

@@ -28,6 +28,7 @@ def case(*requests_per_s: float, p99: float = 2.0, others: float = 0.0) -> Measu
     return Measured.of([one_round(each, p99=p99, others=others) for each in requests_per_s])
 
 
+REDIS = Measured.of([msgspec.structs.replace(one_round(42.0), ledger_calls_per_request=0.02)] * 3)
 RESULTS = Results(
     limit_sold_out=case(100.0, 50.0, 200.0),
     sold_out=case(80.0, 30.0, 150.0),
@@ -36,6 +37,9 @@ RESULTS = Results(
     reserve_durable_plain_asgi=case(10.0, 10.0, 10.0),
     lone_request=Lone(2_000, 0.5, 0.9, 0.25, 0.4),
     replay=Replay(1_000_000, 4.5, 120.0, 600.0),
+    sold_out_redis=case(80.0, 30.0, 150.0),
+    reserve_redis=Measured(REDIS.median, case(42.0, 21.0, 84.0).rounds),
+    reserve_redis_fsync=case(28.0, 14.0, 56.0),
 )
 
 
@@ -71,6 +75,9 @@ def test_targets_are_met_at_their_bound_and_missed_beyond_it() -> None:
         reserve_durable=case(44.0, 22.0, 88.0, p99=10.1),
         lone_request=Lone(2_000, 1.26, 2.0, 0.25, 0.4),
         replay=Replay(1_000_000, 10.1, 120.0, 600.0),
+        sold_out_redis=Measured.of([msgspec.structs.replace(one_round(80.0), decisions_per_request=1e-6)] * 3),
+        reserve_redis=Measured.of([msgspec.structs.replace(one_round(41.0), ledger_calls_per_request=0.06)] * 3),
+        reserve_redis_fsync=case(27.0, 13.0, 55.0),
     )
     missed = targets(worse, ratios(worse))
     assert {name for name, goal in missed.items() if not goal.met} == set(missed)
@@ -86,10 +93,36 @@ def test_the_json_has_the_agreed_names_and_comes_back_as_it_was() -> None:
     made = result(options=BenchOptions(folder=Path("elsewhere")))
     plain = json.loads(made.to_json())
     assert set(plain) == {"machine", "options", "results", "ratios", "targets", "warnings"}
-    assert plain["ratios"] == {"sold_out": 0.75, "reserve_durable": 0.45, "reserve_durable_plain_asgi": 0.1}
+    assert plain["ratios"] == {
+        "sold_out": 0.75,
+        "reserve_durable": 0.45,
+        "reserve_durable_plain_asgi": 0.1,
+        "sold_out_redis": 0.75,
+        "reserve_redis": 0.42,
+        "reserve_redis_fsync": 0.28,
+        "reserve_redis_local_stock_off": None,
+        "reserve_redis_shards_2": None,
+        "reserve_redis_shards_4": None,
+    }
     assert plain["targets"]["sold_out"]["met"] is True
     assert len(plain["results"]["reserve_durable"]["rounds"]) == 3
     assert BenchResult.from_json(made.to_json()) == made
+
+
+def test_without_a_valkey_its_targets_are_left_out_and_the_report_is_the_rest(tmp_path: Path) -> None:
+    alone = result(msgspec.structs.replace(RESULTS, sold_out_redis=None, reserve_redis=None, reserve_redis_fsync=None))
+    assert set(alone.targets) == {name for name in result().targets if "redis" not in name}
+    assert BenchResult.from_json(alone.to_json()) == alone
+    assert "Valkey" not in bench_figures.figures(alone)
+    out = io.StringIO()
+    Console(file=out, width=80).print(report(alone))
+    assert "Valkey" not in out.getvalue()
+
+
+def test_a_sold_out_answer_that_once_asked_redis_is_seen_though_the_median_is_zero() -> None:
+    one = msgspec.structs.replace(one_round(80.0), decisions_per_request=1e-5)
+    results = msgspec.structs.replace(RESULTS, sold_out_redis=Measured.of([one_round(80.0), one_round(80.0), one]))
+    assert not targets(results, ratios(results))["redis_calls_per_sold_out"].met
 
 
 def test_memory_file_systems_and_busy_neighbours_are_warned_of() -> None:
@@ -108,10 +141,11 @@ def test_the_report_fits_a_terminal_of_80_columns_and_says_what_is_missed() -> N
     Console(file=out, width=80).print(report(result(worse)))
     assert "…" not in out.getvalue()
     assert "durable" in out.getvalue()
+    assert "no local stock" not in out.getvalue()
     assert "no" in out.getvalue().split("replay")[-1].splitlines()[0]
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(BenchOptions) if field.name != "folder"])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(BenchOptions) if field.type == "int"])
 def test_options_below_one_are_refused(field: str) -> None:
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(BenchOptions(), **{field: 0})  # type: ignore[arg-type]
@@ -132,6 +166,7 @@ def test_the_page_gets_the_figures_of_the_json_and_keeps_the_rest(tmp_path: Path
     assert text.endswith("after\n")
     assert "stale" not in text
     assert "| **durable reservation** | 50 | 0.45 | 1.00 | 7.00 |" in text
+    assert "| **reservation** | 42 | 0.42 | 1.00 | 2.00 | 12.5 + 0.0 | 0.0200 |" in text
     bench_figures.main(str(source), str(page))
     assert page.read_text() == text
 

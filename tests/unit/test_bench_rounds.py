@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from ticketrush.bench import BenchOptions, rounds
 from ticketrush.bench.client import Answer
 from ticketrush.bench.errors import BenchError
 from ticketrush.bench.load import Counts
-from ticketrush.bench.result import Round
+from ticketrush.bench.result import Results, Round
 from ticketrush.bench.target import Target
 from ticketrush.bench.tools import Tools
 
@@ -118,6 +120,43 @@ def test_every_case_comes_after_its_limit(run: rounds._Run) -> None:
         "reserve_durable",
         "reserve_durable_plain_asgi",
     ]
+
+
+def test_the_ledger_in_redis_is_measured_in_the_same_round(tmp_path: Path) -> None:
+    options, found = BenchOptions(buyers=1), Tools("wrk", "nginx")
+    run = rounds._Run(options, found, tmp_path, Console(quiet=True), redis=True)
+    names = list(run._cases(rounds.Samples(REFUSAL, REFUSAL)))
+    assert names == [
+        "limit_sold_out",
+        "sold_out",
+        "sold_out_redis",
+        "limit_reserve",
+        "reserve_durable",
+        "reserve_redis",
+        "reserve_redis_fsync",
+        "reserve_durable_plain_asgi",
+    ]
+    detailed = dataclasses.replace(options, redis_details=True)
+    more = rounds._Run(detailed, found, tmp_path, Console(quiet=True), redis=True)._cases(
+        rounds.Samples(REFUSAL, REFUSAL)
+    )
+    assert set(more) - set(names) == {
+        "reserve_redis_local_stock_off",
+        "reserve_redis_shards_2",
+        "reserve_redis_shards_4",
+    }
+    assert set(more) <= set(Results.__struct_fields__)
+
+
+def test_calls_to_the_valkey_are_counted_through_the_answers(monkeypatch: pytest.MonkeyPatch, run: rounds._Run) -> None:
+    counts = iter([Counter(decide=5, look=7), Counter(decide=15, look=8, stock=9)])
+    server = FakeServer()
+    server.target = dataclasses.replace(TARGET, store_pid=2)
+    monkeypatch.setattr(server, "ledger_calls", lambda: next(counts), raising=False)
+    monkeypatch.setattr(run, "_load", FakeLoad())
+    _, measured = run._count_calls(server)  # type: ignore[arg-type]
+    assert measured.ledger_calls_per_request == 20 / 1_000
+    assert measured.decisions_per_request == 10 / 1_000
 
 
 def test_a_case_leaves_no_folder_behind(monkeypatch: pytest.MonkeyPatch, run: rounds._Run, tmp_path: Path) -> None:

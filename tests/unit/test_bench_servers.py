@@ -15,7 +15,7 @@ import pytest
 
 from ticketrush import processes
 from ticketrush.admission.tokens import Tokens
-from ticketrush.bench import tools
+from ticketrush.bench import tools, valkey
 from ticketrush.bench.buyers import AUDIENCE, Issuer
 from ticketrush.bench.client import Answer, Connection, parse
 from ticketrush.bench.errors import BenchError
@@ -147,6 +147,28 @@ def test_the_server_hears_of_no_setting_but_the_secret(tmp_path: Path, monkeypat
     monkeypatch.setenv("TICKETRUSH_DURABILITY", "memory")
     with pytest.raises(BenchError, match=r"\['TICKETRUSH_TOKEN_SECRETS'\]"), serve(tmp_path, Issuer()):
         pass
+
+
+def test_a_node_with_a_valkey_counts_its_calls_and_both_processes_are_known(tmp_path: Path) -> None:
+    assert not valkey.missing()
+    assert "." in valkey.version()
+    with valkey.serve_with_valkey(tmp_path, Issuer()) as server:
+        before = server.ledger_calls()
+        with Connection(server.target.url) as connection:
+            assert server.reserve(connection).status == 201
+        assert (server.ledger_calls() - before)["decide"] >= 1
+        assert server.held_and_sold() == (1, 0)
+        pids = (server.target.pid, server.target.store_pid)
+        assert all(is_running(pid) for pid in pids)
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_what_a_ledger_in_valkey_needs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(valkey, "CLIENT", ("redis", "no_such_package"))
+    assert "pip install" in valkey.missing()
+    monkeypatch.setattr("ticketrush.cluster.valkey._in_wheel", lambda: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "there is none" in valkey.missing()
 
 
 # --- buyers and a connection ----------------------------------------------------------------------

@@ -72,10 +72,10 @@ class Load:
         Raises:
             BenchError: wrk failed, or connections did.
         """
-        before = _clocks(target.pid)
+        before = _clocks(target)
         output = self._wrk_output(target.url, seconds)
-        after = _clocks(target.pid)
-        wall_s, server_s, load_s, busy_s = (late - early for late, early in zip(after, before, strict=True))
+        after = _clocks(target)
+        wall_s, server_s, store_s, load_s, busy_s = (late - early for late, early in zip(after, before, strict=True))
         counts = counts_of(output)
         return counts, Round(
             requests_per_s=counts.requests * 1e6 / counts.duration_us,
@@ -85,7 +85,9 @@ class Load:
             server_cpu_us_per_request=server_s * 1e6 / counts.requests,
             server_cores=server_s / wall_s,
             load_cores=load_s / wall_s,
-            other_cores=max(0.0, busy_s - server_s - load_s) / wall_s,
+            other_cores=max(0.0, busy_s - server_s - store_s - load_s) / wall_s,
+            store_cpu_us_per_request=store_s * 1e6 / counts.requests,
+            store_cores=store_s / wall_s,
         )
 
     def _wrk_output(self, url: str, seconds: int) -> str:
@@ -109,7 +111,8 @@ class Load:
         return done.stdout
 
 
-def _clocks(pid: int) -> tuple[float, float, float, float]:
-    """Seconds: monotonic time, CPU of the server, CPU of our ended children (wrk), CPU of all the machine."""
+def _clocks(target: Target) -> tuple[float, float, float, float, float]:
+    """Seconds: monotonic time, then CPU: the server's, its store's, our ended children's (wrk), all the machine's."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.monotonic(), processes.cpu_s(pid), ended.ru_utime + ended.ru_stime, processes.busy_s()
+    store_s = processes.cpu_s(target.store_pid) if target.store_pid else 0.0
+    return time.monotonic(), processes.cpu_s(target.pid), store_s, ended.ru_utime + ended.ru_stime, processes.busy_s()

@@ -33,10 +33,11 @@ class Machine(msgspec.Struct, frozen=True):
     nginx: str
     wrk: str
     filesystem: str
+    valkey: str = ""
 
 
-def machine(tools: Tools, folder: Path) -> Machine:
-    """The facts of this machine, and of the file system that `folder` is on."""
+def machine(tools: Tools, folder: Path, valkey: str = "") -> Machine:
+    """The facts of this machine, and of the file system that `folder` is on; `valkey` is the ledger's server."""
     return Machine(
         ticketrush=__version__,
         cpu=_cpu(Path("/proc/cpuinfo").read_text()),
@@ -46,6 +47,7 @@ def machine(tools: Tools, folder: Path) -> Machine:
         nginx=version(tools.nginx),
         wrk=version(tools.wrk),
         filesystem=filesystem(folder),
+        valkey=valkey,
     )
 
 

@@ -12,6 +12,7 @@ class BenchOptions:
 
     Every round measures each case once, for `seconds` after a warm-up of `warm_up_s`; a figure is the
     median of `rounds`. `folder` is where journals are written: a folder on a real disk, None finds one.
+    `redis_details` also measures the ledger in Valkey with other settings than the defaults.
     """
 
     rounds: int = 3
@@ -22,6 +23,7 @@ class BenchOptions:
     lone_requests: int = 2_000
     replay_reservations: int = 1_000_000
     folder: Path | None = None
+    redis_details: bool = False
 
     def __post_init__(self) -> None:
         for name in ("rounds", "seconds", "warm_up_s", "connections", "buyers", "lone_requests", "replay_reservations"):

@@ -13,6 +13,10 @@ from ticketrush.bench.options import BenchOptions
 
 RATIO_SOLD_OUT_MIN: Final = 0.75
 RATIO_DURABLE_MIN: Final = 0.45
+RATIO_REDIS_MIN: Final = 0.42
+RATIO_REDIS_FSYNC_MIN: Final = 0.28
+CALLS_PER_RESERVATION_MAX: Final = 0.05
+CALLS_PER_SOLD_OUT_MAX: Final = 0.0
 DURABLE_MS_P99_MAX: Final = 10.0
 LONE_MS_P50_MAX: Final = 1.0
 """What a lone request may take beyond one fdatasync."""
@@ -20,7 +24,12 @@ REPLAY_S_MAX: Final = 10.0
 
 
 class Round(msgspec.Struct, frozen=True):
-    """One measurement under load. ``*_cores`` are processors kept busy, of those the machine has."""
+    """One measurement under load. ``*_cores`` are processors kept busy, of those the machine has.
+
+    The store is the Valkey of the ledger, where there is one. `ledger_calls_per_request` counts every call of the
+    node to it, those for no buyer in particular too (looking for news, keeping leases alive); `decisions_per_request`
+    only the script that decides on purchases.
+    """
 
     requests_per_s: float
     latency_ms_p50: float
@@ -30,6 +39,10 @@ class Round(msgspec.Struct, frozen=True):
     server_cores: float
     load_cores: float
     other_cores: float
+    store_cpu_us_per_request: float = 0.0
+    store_cores: float = 0.0
+    ledger_calls_per_request: float = 0.0
+    decisions_per_request: float = 0.0
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -64,7 +77,11 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """All cases. The limits are nginx answering the requests of the case with an answer of its size."""
+    """All cases. The limits are nginx answering the requests of the case with an answer of its size.
+
+    What needs a Valkey is None where there was none; ``*_local_stock_off`` and ``*_shards_*``, the same as
+    `reserve_redis` but for that setting, also unless the details were asked for.
+    """
 
     limit_sold_out: Measured
     sold_out: Measured
@@ -73,6 +90,12 @@ class Results(msgspec.Struct, frozen=True):
     reserve_durable_plain_asgi: Measured
     lone_request: Lone
     replay: Replay
+    sold_out_redis: Measured | None = None
+    reserve_redis: Measured | None = None
+    reserve_redis_fsync: Measured | None = None
+    reserve_redis_local_stock_off: Measured | None = None
+    reserve_redis_shards_2: Measured | None = None
+    reserve_redis_shards_4: Measured | None = None
 
 
 class Ratios(msgspec.Struct, frozen=True):
@@ -81,6 +104,12 @@ class Ratios(msgspec.Struct, frozen=True):
     sold_out: float
     reserve_durable: float
     reserve_durable_plain_asgi: float
+    sold_out_redis: float | None = None
+    reserve_redis: float | None = None
+    reserve_redis_fsync: float | None = None
+    reserve_redis_local_stock_off: float | None = None
+    reserve_redis_shards_2: float | None = None
+    reserve_redis_shards_4: float | None = None
 
 
 class Goal(msgspec.Struct, frozen=True):
@@ -91,6 +120,11 @@ class Goal(msgspec.Struct, frozen=True):
     bound: float
     unit: str
     met: bool
+
+    @property
+    def digits(self) -> int:
+        """How many of `measured` say something beside `bound`."""
+        return 4 if self.bound < 0.1 else 2
 
 
 class BenchResult(msgspec.Struct, frozen=True):
@@ -131,11 +165,12 @@ def rounded(value: object) -> object:
 
 def ratios(results: Results) -> Ratios:
     """Each case against the limit of its own round."""
-    return Ratios(
-        sold_out=_ratio(results.sold_out, results.limit_sold_out),
-        reserve_durable=_ratio(results.reserve_durable, results.limit_reserve),
-        reserve_durable_plain_asgi=_ratio(results.reserve_durable_plain_asgi, results.limit_reserve),
-    )
+    found: dict[str, float] = {}
+    for name in Ratios.__struct_fields__:
+        case: Measured | None = getattr(results, name)
+        if case is not None:
+            found[name] = _ratio(case, results.limit_sold_out if name.startswith("sold_out") else results.limit_reserve)
+    return Ratios(**found)
 
 
 def _ratio(case: Measured, limit: Measured) -> float:
@@ -146,13 +181,30 @@ def _ratio(case: Measured, limit: Measured) -> float:
 def targets(results: Results, ratios: Ratios) -> dict[str, Goal]:
     """The targets, and whether this run met them."""
     lone = results.lone_request
-    return {
+    embedded = {
         "sold_out": _at_least(ratios.sold_out, RATIO_SOLD_OUT_MIN, "of nginx"),
         "reserve_durable": _at_least(ratios.reserve_durable, RATIO_DURABLE_MIN, "of nginx"),
         "reserve_durable_p99": _at_most(results.reserve_durable.median.latency_ms_p99, DURABLE_MS_P99_MAX, "ms"),
         "lone_request_p50": _at_most(lone.latency_ms_p50, LONE_MS_P50_MAX + lone.fdatasync_ms_p50, "ms"),
         "replay": _at_most(results.replay.seconds, REPLAY_S_MAX, "s"),
     }
+    return embedded | _redis_targets(results, ratios)
+
+
+def _redis_targets(results: Results, ratios: Ratios) -> dict[str, Goal]:
+    """Those of the ledger in Valkey; none where it was not measured."""
+    found: dict[str, Goal] = {}
+    if ratios.reserve_redis is not None:
+        found["reserve_redis"] = _at_least(ratios.reserve_redis, RATIO_REDIS_MIN, "of nginx")
+    if ratios.reserve_redis_fsync is not None:
+        found["reserve_redis_fsync"] = _at_least(ratios.reserve_redis_fsync, RATIO_REDIS_FSYNC_MIN, "of nginx")
+    if results.reserve_redis is not None:
+        calls = results.reserve_redis.median.ledger_calls_per_request
+        found["redis_calls_per_reservation"] = _at_most(calls, CALLS_PER_RESERVATION_MAX, "calls")
+    if results.sold_out_redis is not None:
+        calls = max(each.decisions_per_request for each in results.sold_out_redis.rounds)
+        found["redis_calls_per_sold_out"] = _at_most(calls, CALLS_PER_SOLD_OUT_MAX, "calls")
+    return found
 
 
 def _at_least(measured: float, bound: float, unit: str) -> Goal:

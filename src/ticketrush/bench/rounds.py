@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, Literal
 
+import msgspec
 from rich.console import Console
 
-from ticketrush.bench import tools
+from ticketrush.bench import tools, valkey
 from ticketrush.bench.buyers import Issuer
 from ticketrush.bench.client import Answer, Connection
 from ticketrush.bench.errors import BenchError
@@ -29,6 +30,10 @@ from ticketrush.bench.replay import replay
 from ticketrush.bench.result import BenchResult, Lone, Measured, Results, Round, ratios, targets
 from ticketrush.bench.server import Server, serve
 from ticketrush.bench.target import Target
+from ticketrush.bench.valkey import serve_with_valkey
+from ticketrush.cluster.errors import ClusterError
+
+Serving = Callable[..., contextlib.AbstractContextManager[Server]]
 
 OTHER_CORES_MAX: Final = 0.15
 """Processors that anything but server and load may keep busy before the figures come with a warning."""
@@ -45,8 +50,11 @@ class Samples:
 class _Run:
     """One run: what is the same for all its measurements."""
 
-    def __init__(self, options: BenchOptions, found: tools.Tools, folder: Path, console: Console) -> None:
+    def __init__(
+        self, options: BenchOptions, found: tools.Tools, folder: Path, console: Console, *, redis: bool = False
+    ) -> None:
         self._options = options
+        self._redis = redis
         self._nginx = found.nginx
         self._folder = folder
         self._console = console
@@ -71,13 +79,31 @@ class _Run:
 
     def _cases(self, samples: Samples) -> dict[str, Callable[[], Round]]:
         """What one round measures, in its order, by the names of `Results`."""
+        many = self._redis_cases(samples.sold_out) if self._redis else {}
+        refusing = {name: measure for name, measure in many.items() if name.startswith("sold_out")}
         return {
             "limit_sold_out": lambda: self._limit(samples.sold_out),
             "sold_out": lambda: self._sold_out(samples.sold_out),
+            **refusing,
             "limit_reserve": lambda: self._limit(samples.reserved),
             "reserve_durable": lambda: self._durable(fast_lane=True),
+            **{name: measure for name, measure in many.items() if name not in refusing},
             "reserve_durable_plain_asgi": lambda: self._durable(fast_lane=False),
         }
+
+    def _redis_cases(self, refusal: Answer) -> dict[str, Callable[[], Round]]:
+        cases: dict[str, Callable[[], Round]] = {
+            "sold_out_redis": lambda: self._sold_out(refusal, serve_with_valkey),
+            "reserve_redis": self._redis_reserve,
+            "reserve_redis_fsync": lambda: self._redis_reserve(durability="fsync"),
+        }
+        if self._options.redis_details:
+            cases |= {
+                "reserve_redis_local_stock_off": lambda: self._redis_reserve(TICKETRUSH_LEASE_AHEAD="0"),
+                "reserve_redis_shards_2": lambda: self._redis_reserve(TICKETRUSH_SHARDS="2"),
+                "reserve_redis_shards_4": lambda: self._redis_reserve(TICKETRUSH_SHARDS="4"),
+            }
+        return cases
 
     def _lone_and_samples(self) -> tuple[Lone, Samples]:
         with self._scratch() as folder, serve(folder, self._issuer) as server:
@@ -93,9 +119,10 @@ class _Run:
         _expect_refusals(counts, "nginx", all_of_them=answer.status > 399)
         return measured
 
-    def _sold_out(self, answer: Answer) -> Round:
-        with self._scratch() as folder, serve(folder, self._issuer, sold_out=True) as server:
-            counts, measured = self._under_load(server.target)
+    def _sold_out(self, answer: Answer, served: Serving | None = None) -> Round:
+        with self._scratch() as folder, (served or serve)(folder, self._issuer, sold_out=True) as server:
+            self._warm_up(server.target)
+            counts, measured = self._count_calls(server)
             levels = server.held_and_sold()
         _expect_refusals(counts, "a sold out sale", all_of_them=True)
         if levels != (0, 1):
@@ -107,15 +134,38 @@ class _Run:
 
     def _durable(self, *, fast_lane: bool) -> Round:
         with self._scratch() as folder, serve(folder, self._issuer, fast_lane=fast_lane) as server:
-            self._warm_up(server.target)
-            held_before, _ = server.held_and_sold()
-            counts, measured = self._load.run(server.target, self._options.seconds)
-            held, _ = server.held_and_sold()
+            return self._reserve(server)
+
+    def _redis_reserve(self, durability: Literal["memory", "fsync"] = "memory", **settings: str) -> Round:
+        with (
+            self._scratch() as folder,
+            serve_with_valkey(folder, self._issuer, durability=durability, settings=settings) as server,
+        ):
+            return self._reserve(server)
+
+    def _reserve(self, server: Server) -> Round:
+        self._warm_up(server.target)
+        held_before, _ = server.held_and_sold()
+        counts, measured = self._count_calls(server)
+        held, _ = server.held_and_sold()
         _expect_refusals(counts, "a sale with units for all", all_of_them=False)
         made = held - held_before
         if not counts.requests <= made <= counts.requests + self._load.connections:
             raise BenchError(f"{counts.requests} reservations were answered, but {made} are held")
         return measured
+
+    def _count_calls(self, server: Server) -> tuple[Counts, Round]:
+        """Load the server, and count what its node asked of its Valkey meanwhile."""
+        if not server.target.store_pid:
+            return self._load.run(server.target, self._options.seconds)
+        before = server.ledger_calls()
+        counts, measured = self._load.run(server.target, self._options.seconds)
+        calls = server.ledger_calls() - before
+        return counts, msgspec.structs.replace(
+            measured,
+            ledger_calls_per_request=calls.total() / counts.requests,
+            decisions_per_request=calls["decide"] / counts.requests,
+        )
 
     def _under_load(self, target: Target) -> tuple[Counts, Round]:
         self._warm_up(target)
@@ -139,7 +189,9 @@ class _Run:
 
 
 def run(options: BenchOptions, console: Console) -> BenchResult:
-    """Measure everything, in about ``rounds * 5 * (seconds + warm_up_s + 1)`` seconds and a half minute.
+    """Measure everything, in about ``rounds * cases * (seconds + warm_up_s + 2)`` seconds and a half minute.
+
+    Cases are 5, 8 with a Valkey, and 11 with `redis_details`. Where no Valkey can be started, a warning says so.
 
     `console` gets the progress, if it is a terminal; give it one on standard error. Whatever happens,
     Ctrl-C and SIGTERM included, no process and no file is left behind.
@@ -149,9 +201,13 @@ def run(options: BenchOptions, console: Console) -> BenchResult:
     """
     found = tools.find()
     place = journal_folder(options.folder)
-    facts = machine(found, place)
+    lacking = valkey.missing()
+    facts = machine(found, place, "" if lacking else valkey.version())
     with _terminable(), tempfile.TemporaryDirectory(prefix="ticketrush-bench-", dir=place) as folder:
-        results = _Run(options, found, Path(folder), console).results()
+        try:
+            results = _Run(options, found, Path(folder), console, redis=not lacking).results()
+        except ClusterError as error:
+            raise BenchError(str(error)) from error
     against = ratios(results)
     return BenchResult(
         machine=facts,
@@ -159,7 +215,10 @@ def run(options: BenchOptions, console: Console) -> BenchResult:
         results=results,
         ratios=against,
         targets=targets(results, against),
-        warnings=tuple(warnings(facts, results)),
+        warnings=(
+            *warnings(facts, results),
+            *([f"the ledger in Redis was not measured: {lacking}"] if lacking else []),
+        ),
     )
 
 
@@ -169,8 +228,9 @@ def warnings(facts: Machine, results: Results) -> Iterator[str]:
         yield f"the journal was on {facts.filesystem}, in memory: a sync costs nothing there; choose a folder on a disk"
     if facts.cores < 2:
         yield "server and load share one processor: all figures are far too low"
-    for name in ("limit_sold_out", "sold_out", "limit_reserve", "reserve_durable", "reserve_durable_plain_asgi"):
-        others = getattr(results, name).median.other_cores
+    for name in Results.__struct_fields__:
+        case = getattr(results, name)
+        others = case.median.other_cores if isinstance(case, Measured) else 0.0
         if others > OTHER_CORES_MAX:
             yield f"{name}: other programs kept {others:.2f} processors busy; repeat it on a quiet machine"
 

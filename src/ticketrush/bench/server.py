@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,8 @@ HOLD_WINDOW_S: Final = 24 * 3_600
 LONE_BUYER: Final = "buyer-lone"
 PURCHASE_LIMIT: Final = 100_000_000
 """Out of reach, so that the limit is checked and never refuses."""
+
+_CALLS: Final = re.compile(r'^ticketrush_ledger_calls_total\{call="([^"]+)"\} (\S+)$', re.MULTILINE)
 
 
 class _Serving(msgspec.Struct):
@@ -74,6 +78,12 @@ class Server:
                 return last
         raise BenchError(f"the levels of the sale still change {SETTLE_S} s after the load: {last}")
 
+    def ledger_calls(self) -> Counter[str]:
+        """Calls that the node has made to the server of its ledger since its start, by script or command."""
+        with Connection(self.target.url) as connection:
+            text = _expect(connection.ask("GET", "/metrics"), 200, "read the metrics").body.decode()
+        return Counter({name: int(float(count)) for name, count in _CALLS.findall(text)})
+
     def _held_and_sold(self) -> tuple[int, int]:
         with Connection(self.target.url) as connection:
             body = _expect(connection.ask("GET", f"/v1/sales/{SALE}"), 200, "read the levels").body
@@ -82,18 +92,28 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, issuer: Issuer, *, sold_out: bool = False, fast_lane: bool = True) -> Iterator[Server]:
-    """ticketrush on a free port with its journal in `folder`, durability fsync.
+def serve(
+    folder: Path,
+    issuer: Issuer,
+    *,
+    sold_out: bool = False,
+    fast_lane: bool = True,
+    ledger: str = "",
+    durability: str = "fsync",
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """ticketrush on a free port, its ledger at the URL `ledger` or in a journal in `folder`.
 
-    The sale has CAPACITY_MAX units, or if `sold_out` a single one that is sold and paid.
+    The sale has CAPACITY_MAX units, or if `sold_out` a single one that is sold and paid. `settings` are
+    variables that are not at their defaults.
 
     Raises:
         BenchError: the server does not start, or the sale cannot be set up.
     """
     lane = "--fast-lane" if fast_lane else "--no-fast-lane"
-    command = [*COMMAND, "serve", "--json", "--host", "127.0.0.1", "--port", "0", "--durability", "fsync", lane]
-    command += ["--ledger", f"sqlite:///{folder / 'bench.db'}"]
-    with child("ticketrush", command, folder, _environment(issuer)) as process:
+    command = [*COMMAND, "serve", "--json", "--host", "127.0.0.1", "--port", "0", "--durability", durability, lane]
+    command += ["--ledger", ledger or f"sqlite:///{folder / 'bench.db'}"]
+    with child("ticketrush", command, folder, _environment(issuer) | dict(settings or {})) as process:
         serving = _serving(process)
         server = Server(Target(serving.url, serving.pid), issuer)
         _set_up(server, sold_out)

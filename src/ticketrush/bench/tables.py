@@ -18,11 +18,21 @@ _CASES: Final = (
     ("reserve_durable", "durable"),
     ("reserve_durable_plain_asgi", "plain ASGI"),
 )
+_REDIS: Final = (
+    ("sold_out_redis", "sold out"),
+    ("reserve_redis", "reservation"),
+    ("reserve_redis_fsync", "the same, fsync"),
+    ("reserve_redis_local_stock_off", "no local stock"),
+    ("reserve_redis_shards_2", "2 shards"),
+    ("reserve_redis_shards_4", "4 shards"),
+)
 
 
 def report(result: BenchResult) -> RenderableType:
     """Tables of the figures and the targets, for ``Console.print``."""
-    parts: list[RenderableType] = [_figures(result), _alone(result), _targets(result)]
+    parts: list[RenderableType] = [_figures(result), _redis(result), _alone(result), _targets(result)]
+    if result.results.reserve_redis is None:
+        del parts[1]
     parts += [Text(f"! {warning}", style="yellow") for warning in result.warnings]
     return Group(*parts)
 
@@ -59,6 +69,36 @@ def _row(case: Measured, ratio: float | None) -> list[str]:
     ]
 
 
+def _redis(result: BenchResult) -> Table:
+    """One node and its Valkey: CPU of the two, and the node's calls to it."""
+    table = Table(
+        title=f"one node, ledger in {result.machine.valkey}",
+        caption="CPU µs: node + Valkey; calls: to Valkey, per request; cores: node+Valkey/wrk/all else",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("")
+    for name in ("requests/s", "ratio", "p99 ms", "CPU µs", "calls", "cores"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, title in _REDIS:
+        case: Measured | None = getattr(result.results, name)
+        if case is None:
+            continue
+        one = case.median
+        table.add_row(
+            title,
+            f"{one.requests_per_s:,.0f}",
+            f"{getattr(result.ratios, name):.2f}",
+            f"{one.latency_ms_p99:.2f}",
+            f"{one.server_cpu_us_per_request:.1f}+{one.store_cpu_us_per_request:.1f}",
+            f"{one.ledger_calls_per_request:.4f}",
+            f"{one.server_cores:.2f}+{one.store_cores:.2f}/{one.load_cores:.2f}/{one.other_cores:.2f}",
+        )
+    return table
+
+
 def _alone(result: BenchResult) -> Table:
     lone, replay = result.results.lone_request, result.results.replay
     table = Table(show_header=False, box=SIMPLE)
@@ -75,5 +115,5 @@ def _targets(result: BenchResult) -> Table:
     table = Table("target", "measured", "wanted", "met", box=SIMPLE)
     for name, goal in result.targets.items():
         met = Text("yes", style="green") if goal.met else Text("no", style="bold red")
-        table.add_row(name, f"{goal.measured:.2f} {goal.unit}", f"{goal.relation} {goal.bound:.2f}", met)
+        table.add_row(name, f"{goal.measured:.{goal.digits}f} {goal.unit}", f"{goal.relation} {goal.bound:.2f}", met)
     return table

@@ -14,7 +14,11 @@ BODY: Final = f'{{"item":"{ITEM}","quantity":1}}'.encode()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """A server that listens at `url`; `pid` is the process whose CPU (children included) is measured."""
+    """A server that listens at `url`; `pid` is the process whose CPU (children included) is measured.
+
+    `store_pid` is that of the server of its ledger, measured by itself; 0 if there is none.
+    """
 
     url: str
     pid: int
+    store_pid: int = 0

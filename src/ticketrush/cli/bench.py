@@ -37,21 +37,28 @@ def bench(
     quick: Annotated[
         bool, flag("BENCH_QUICK", "One round of two seconds: shows that all works, too short to quote.", "--quick")
     ] = False,
+    redis_details: Annotated[
+        bool,
+        flag(
+            "BENCH_REDIS_DETAILS", "Measure Redis also without local stock, and with 2 and 4 shards.", "--redis-details"
+        ),
+    ] = False,
     json_file: Annotated[
         str | None, flag("BENCH_JSON", "Write everything to this file; - is standard output.", "--json", metavar="FILE")
     ] = None,
 ) -> None:
     """Measure the speed beside nginx answering the same requests, in one run.
 
-    Sold-out answers, durable reservations with and without the fast lane, a lone request, and the
-    replay of a journal: requests/s, latency, server CPU, and the ratios to nginx. Exit code 0 only
-    if every target is met.
+    Sold-out answers, durable reservations with and without the fast lane, the same with the ledger in a
+    Valkey (left out where there is none), a lone request, and the replay of a journal: requests/s,
+    latency, CPU, and the ratios to nginx. Exit code 0 only if every target is met.
     """
     output.check_writable(json_file)
     try:
         options = BenchOptions.quick(folder) if quick else BenchOptions(folder=folder)
         if not quick:
             options = dataclasses.replace(options, rounds=rounds, seconds=seconds, connections=connections)
+        options = dataclasses.replace(options, redis_details=redis_details)
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:

@@ -68,6 +68,11 @@ def test_a_sale_from_its_creation_to_its_audit(url: str, tmp_path: Path) -> None
     sale = json.loads(shown)
     assert (sale["state"], sale["items"][0]["available"], sale["items"][0]["price_minor"]) == ("open", 105, 55_300)
 
+    code, shown, _ = run(url, "sale", "hash", "g1", "--json", operator=False)
+    one = {"ticket_total_nums": 105, "ticket_sold_nums": 0}
+    assert (code, json.loads(shown)) == (0, {"ticket_hash_key": one, "ticket_hash_key:second": one})
+    assert "ticket_sold_nums" in run(url, "sale", "hash", "g1")[1]
+
     assert "closed" in run(url, "sale", "close", "g1")[1]
     assert run(url, "sale", "show", "g2")[0] == 1
 

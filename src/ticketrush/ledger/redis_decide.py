@@ -143,9 +143,21 @@ class Decider:
             if short > 0 and item not in final and sale.free(item):
                 await self._node.stock(sale, shelf, short, demand[item] * self._node.ahead if is_busy else 0)
             if local.units < demand[item] and item not in final and sale.free(item) <= local.units:
-                elsewhere = sale.free(item) - local.units + sale.elsewhere(item)
-                final[item] = (elsewhere, sale.books[number].released[item])
+                final[item] = await self._elsewhere(sale, number, item)
         return {shelf.item.id: (shelf.local.lease, shelf.local.take(demand[shelf.item.id])) for shelf in shelves}
+
+    async def _elsewhere(self, sale: RedisSale, number: int, item: str) -> tuple[int, int]:
+        """Units that are not sold but out of this call's reach, and what its book had released by then.
+
+        They are with other nodes, or held in other books: these are asked, so that nobody is told "sold out"
+        while a unit may still come back.
+        """
+        for other in range(len(sale.books)):
+            if other != number:
+                await self._node.look(sale, other)
+        others = sum(book.levels[item][0] for other, book in enumerate(sale.books) if other != number)
+        away = sale.free(item) - sale.shelves[item].local.units + sale.elsewhere(item)
+        return away + others, sale.books[number].released[item]
 
     @staticmethod
     def _put_back(sale: RedisSale, budgets: dict[str, tuple[str, int]], spent: dict[str, int]) -> None:

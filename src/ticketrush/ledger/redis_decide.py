@@ -142,7 +142,7 @@ class Decider:
             short = demand[item] - local.units
             if short > 0 and item not in final and sale.free(item):
                 await self._node.stock(sale, shelf, short, demand[item] * self._node.ahead if is_busy else 0)
-            if local.units < demand[item] and item not in final and sale.free(item) <= local.units:
+            if local.units < demand[item] and item not in final:
                 final[item] = await self._elsewhere(sale, number, item)
         return {shelf.item.id: (shelf.local.lease, shelf.local.take(demand[shelf.item.id])) for shelf in shelves}
 

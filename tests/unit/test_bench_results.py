@@ -141,7 +141,7 @@ def test_the_report_fits_a_terminal_of_80_columns_and_says_what_is_missed() -> N
     Console(file=out, width=80).print(report(result(worse)))
     assert "…" not in out.getvalue()
     assert "durable" in out.getvalue()
-    assert "no local stock" not in out.getvalue()
+    assert "no stock" not in out.getvalue()
     assert "no" in out.getvalue().split("replay")[-1].splitlines()[0]
 
 

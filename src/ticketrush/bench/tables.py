@@ -20,9 +20,9 @@ _CASES: Final = (
 )
 _REDIS: Final = (
     ("sold_out_redis", "sold out"),
-    ("reserve_redis", "reservation"),
-    ("reserve_redis_fsync", "the same, fsync"),
-    ("reserve_redis_local_stock_off", "no local stock"),
+    ("reserve_redis", "reserve"),
+    ("reserve_redis_fsync", "fsync"),
+    ("reserve_redis_local_stock_off", "no stock"),
     ("reserve_redis_shards_2", "2 shards"),
     ("reserve_redis_shards_4", "4 shards"),
 )
@@ -73,13 +73,13 @@ def _redis(result: BenchResult) -> Table:
     """One node and its Valkey: CPU of the two, and the node's calls to it."""
     table = Table(
         title=f"one node, ledger in {result.machine.valkey}",
-        caption="CPU µs: node + Valkey; calls: to Valkey, per request; cores: node+Valkey/wrk/all else",
+        caption="CPU µs and cores: node+Valkey; calls: to Valkey, per request",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in ("requests/s", "ratio", "p99 ms", "CPU µs", "calls", "cores"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, title in _REDIS:

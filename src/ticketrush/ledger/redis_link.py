@@ -39,7 +39,12 @@ SCHEMES: Final = (
 )
 
 _BOOK: Final = ("decide", "expire", "look", "sale", "book_epoch", "restore")
-"""Scripts that stand between book.lua and book_end.lua."""
+"""Scripts on a book: what they have in common is put before them."""
+
+_COMMON: Final = ("book", "book_move", "book_end")
+
+_PARTS: Final = {"decide": ("reserve", "decide")}
+"""Scripts in more than one file."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
@@ -52,7 +57,7 @@ def _text(name: str) -> str:
 def script(name: str) -> str:
     """The text of a script as the server gets it."""
     if name in _BOOK:
-        return "\n".join((_text("book"), _text("book_end"), _text(name)))
+        return "\n".join(_text(part) for part in (*_COMMON, *_PARTS.get(name, (name,))))
     return _text(name)
 
 

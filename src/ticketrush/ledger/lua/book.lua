@@ -47,24 +47,3 @@ local function buy(name, quantity)
   bought[name] = bought_of(name) + quantity
   moved[name] = true
 end
-
--- An event, its fields: they are packed one behind the other, as an array of that many.
-local function happened(...)
-  events[#events + 1] = string.char(144 + select('#', ...)) .. pack(...)
-  clock = clock + 1
-end
-
--- Move a reservation to another state, and its units with it.
-local function move(id, row, state, payment)
-  local of, quantity, name = item_of(row[1]), row[3], row[1] .. ' ' .. row[2]
-  if row[7] == 'held' then of.held = of.held - quantity else of.sold = of.sold - quantity end
-  if state == 'paid' then
-    of.sold = of.sold + quantity
-  else
-    of.released, of.freed = of.released + quantity, true
-    if of.limit then buy(name, -quantity) end
-  end
-  row[7], row[8], row[9] = state, now, payment or row[9]
-  touched[id] = row
-  if payment then happened(state, now, id, payment) else happened(state, now, id) end
-end

@@ -1,23 +1,6 @@
--- book_end.lua: write down what a script has done to a book, and word its reply. Put behind book.lua.
+-- book_end.lua: write down what a script has done to a book, and word its reply. Put behind book_move.lua.
 local function put(command, key, flat)
   for i = 1, #flat, 4000 do call(command, key, unpack(flat, i, math.min(i + 3999, #flat))) end
-end
-
--- When the first hold falls due. Entries of reservations that are no longer held are dropped.
-local function next_due()
-  while true do
-    local entry = call('LINDEX', KEYS[5], 0)
-    if not entry then break end
-    local at, id = entry:match('^(%d+) (.*)$')
-    local row = row_of(id)
-    if row and row[7] == 'held' then return tonumber(at) end
-    call('LPOP', KEYS[5])
-  end
-  for _, entry in ipairs(due) do -- what this script has added, younger than all of those
-    local at, id = entry:match('^(%d+) (.*)$')
-    if row_of(id)[7] == 'held' then return tonumber(at) end
-  end
-  return false
 end
 
 local function save()

@@ -35,6 +35,8 @@ class Memory:
     asked: set[tuple[str, str]] = field(default_factory=set)
     first: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """(buyer, key) -> the first answer."""
+    told_at: dict[str, int] = field(default_factory=dict)
+    """Reservation id -> port of the server that acknowledged it first."""
     gone: dict[str, str] = field(default_factory=dict)
     """Reservation id -> "cancelled" or "refunded", as acknowledged."""
 
@@ -113,7 +115,9 @@ class Sale:
             assert int(answer.headers["retry-after"]) >= 1, answer
         if answer.status in {200, 201}:
             self.in_doubt.discard(ask)
-            return self.memory.acknowledge(self.name, ask, answer)
+            id = self.memory.acknowledge(self.name, ask, answer)
+            self.memory.told_at.setdefault(id, line.port)
+            return id
         assert answer.code in _REFUSALS | {"unknown", "overloaded"}, answer
         assert not known or answer.code in {"unknown", "unavailable", "overloaded"}, f"forgotten: {ask} {answer}"
         if answer.code in _REFUSALS:

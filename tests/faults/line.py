@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -37,7 +38,9 @@ class Line:
     """One connection to a server on this machine; opened when it is first needed."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
+        self.slowest_s = 0.0
+        """The longest that an answer took."""
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,10 +65,11 @@ class Line:
         head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nx-buyer: {buyer}\r\ncontent-length: {len(data)}\r\n"
         if key:
             head += f"idempotency-key: {key}\r\n"
+        began_s = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE_S):
                 if self._streams is None:
-                    self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+                    self._streams = await asyncio.open_connection("127.0.0.1", self.port)
                 reader, writer = self._streams
                 writer.write(head.encode() + b"\r\n" + data)
                 answer = await _read(reader)
@@ -74,6 +78,7 @@ class Line:
             if isinstance(error, TimeoutError):
                 raise
             raise Cut(f"{method} {path}: {error!r}") from error
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
         if answer.headers.get("connection", "").lower() == "close":
             self.close()
         return answer

@@ -18,7 +18,7 @@ import pytest
 from redis import Redis
 
 from tests.faults.buyers import Sale
-from tests.faults.fleet import ROUNDS, Fleet
+from tests.faults.fleet import LONGEST_S, ROUNDS, Fleet
 from tests.faults.line import Line
 from tests.faults.nursery import Child
 from tests.valkey import fresh_database, own_valkey, valkey
@@ -171,6 +171,9 @@ def test_what_nobody_remembers_is_reported_and_never_sold_twice(seed: int, fleet
             report = await fleet.audit(sold_out=False)
             assert report.oversold == 0
             assert set(report.broken) <= {"I3", "I4"}, report.violations
+            only_it_knew = list(fleet.memory.told_at.values()).count(fleet.nodes[0].port)
+            print(f"lost {report.lost} of {only_it_knew} that the dead node had acknowledged")
+            assert report.lost <= only_it_knew, "a living node had acknowledged it too"
 
         asyncio.run(run())
 
@@ -228,4 +231,5 @@ def test_the_server_away_for_a_while_costs_nobody_more_than_patience(seed: int, 
             server.resume()
 
         story(fleet, hang)
-        assert fleet.slowest_s < 2 * ANSWER_S, "one purchase is a reservation and a payment"
+        print(f"the slowest answer took {fleet.slowest_s:.3f} s")
+        assert fleet.slowest_s < LONGEST_S

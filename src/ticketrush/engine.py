@@ -129,7 +129,7 @@ class Engine:
     @property
     def ready(self) -> bool:
         """Whether purchases are being decided: started, not closing, and the ledger answers."""
-        return self._started and not (self._closing or self._hung or self._failing)
+        return self._started and self._ledger.ready and not (self._closing or self._hung or self._failing)
 
     # --- the way of a purchase --------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class Fleet:
         self.dice = random.Random(seed)
         self.memory = Memory()
         self.nodes: list[Child] = []
+        self._going_home = False
         self.slowest_s = 0.0
         """The longest that a buyer waited for one answer."""
         for _ in range(count):
@@ -76,21 +77,21 @@ class Fleet:
     async def crowd(self, sale: Sale) -> AsyncIterator[None]:
         """Buyers at every node for as long as the block lasts."""
         tasks = [asyncio.create_task(self._queue(sale, node)) for node in self.living for _ in range(BUYERS_A_NODE)]
+        self._going_home = False
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
+            self._going_home = True
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             wrong = [each for each in ended if isinstance(each, Exception)]
             assert not wrong, wrong
 
     async def _queue(self, sale: Sale, node: Child) -> None:
         """One buyer after the other on a connection; when it is cut, at another node."""
-        while True:
+        while not self._going_home:
             with contextlib.suppress(Cut):
                 async with Line(node.port) as line:
-                    while True:
+                    while not self._going_home:
                         await sale.shop(line)
                         self.slowest_s = max(self.slowest_s, line.slowest_s)
             await asyncio.sleep(0.02)

@@ -227,6 +227,11 @@ class EmbeddedLedger:
         changed, self._changed = self._changed, set()
         return changed
 
+    @property
+    def ready(self) -> bool:
+        """See `Ledger.ready`."""
+        return True
+
     def watch(self, changed: Callable[[], None]) -> None:
         """See `Ledger.watch`: nobody else changes a journal."""
 

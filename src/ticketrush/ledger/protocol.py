@@ -48,6 +48,10 @@ class Ledger(Protocol):
     def changes(self) -> set[str]:
         """Sales whose committed stock changed since this was last asked; after `start`, all of them."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether the ledger can be asked, as far as is known without asking."""
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called when there are `changes` that no call of `execute` here has made."""
 

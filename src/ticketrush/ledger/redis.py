@@ -72,7 +72,7 @@ class RedisLedger:
         self._reads = Reads(self._node)
         self._reaper = Reaper(self._node)
         self._recovery = Recovery(self._node, self._decider.memory, self._reaper)
-        self._watch = Watch(self._node, self._reaper, self._recovery, forgets=durability != "fsync")
+        self._watch = Watch(self._node, self._reaper, self._recovery)
         self._ids = Ids()
         self._discovered_s = 0.0
         self._started = False
@@ -119,6 +119,11 @@ class RedisLedger:
             LedgerUnavailable: the server went away meanwhile; run it again.
         """
         return await reconcile(self._node, self._reads, self._recovery, await self._link.identity())
+
+    @property
+    def ready(self) -> bool:
+        """See `Ledger.ready`."""
+        return self._started and self._watch.is_well
 
     def watch(self, changed: Callable[[], None]) -> None:
         """See `Ledger.watch`."""

@@ -23,6 +23,9 @@ from ticketrush.model import Reason, Refused, State
 OPS_MAX: Final = 1_024
 """Commands that one script decides; a batch of more is several."""
 
+STALLED_MAX: Final = 3
+"""How often units that seem to be there are asked for in vain before a purchase is answered all the same."""
+
 BUSY_S: Final = 0.02
 """Batches that follow each other within this time lease units in advance."""
 
@@ -76,13 +79,13 @@ class Decider:
         """The outcomes of commands of one book, in their order."""
         outcomes: list[m.Outcome] = []
         final: dict[str, tuple[int, int]] = {}
-        patience = 8
+        patience, stalled = 8, 0
         now_s = time.monotonic()
         is_busy, self._last_s = len(commands) > 8 and now_s - self._last_s < BUSY_S, now_s
         while len(outcomes) < len(commands):
             rest = commands[len(outcomes) : len(outcomes) + OPS_MAX]
             try:
-                decided, refused = await self._attempt(sale, number, rest, final, is_busy)
+                decided, refused = await self._attempt(sale, number, rest, final, is_busy, stalled)
             except Moved:
                 patience -= 1
                 if not patience:
@@ -90,6 +93,7 @@ class Decider:
                 await self._node.look(sale, 0)
                 continue
             outcomes += decided
+            stalled = 0 if decided else stalled + 1
             if refused:  # fenced, or another epoch: again, under a new lease
                 patience -= 1
                 if not patience:
@@ -102,10 +106,16 @@ class Decider:
         return outcomes
 
     async def _attempt(
-        self, sale: RedisSale, number: int, commands: Sequence[Booked], final: dict[str, tuple[int, int]], is_busy: bool
+        self,
+        sale: RedisSale,
+        number: int,
+        commands: Sequence[Booked],
+        final: dict[str, tuple[int, int]],
+        is_busy: bool,
+        stalled: int,
     ) -> tuple[list[m.Outcome], bool]:
         """One call of the script: the outcomes up to where it stopped, and whether it refused the lease or epoch."""
-        budgets = await self._budgets(sale, number, commands, final, is_busy)
+        budgets = await self._budgets(sale, number, commands, final, is_busy, stalled)
         ops = [_OPS[type(command)](command) for command in commands]
         leases = {item: [lease, units] for item, (lease, units) in budgets.items() if units}
         try:
@@ -128,7 +138,13 @@ class Decider:
         return [], True
 
     async def _budgets(
-        self, sale: RedisSale, number: int, commands: Sequence[Booked], final: dict[str, tuple[int, int]], is_busy: bool
+        self,
+        sale: RedisSale,
+        number: int,
+        commands: Sequence[Booked],
+        final: dict[str, tuple[int, int]],
+        is_busy: bool,
+        stalled: int,
     ) -> dict[str, tuple[str, int]]:
         """For each item that is asked for: the lease, and the units of it that this call may spend."""
         demand: Counter[str] = Counter()
@@ -142,7 +158,9 @@ class Decider:
             short = demand[item] - local.units
             if short > 0 and item not in final and sale.free(item):
                 await self._node.stock(sale, shelf, short, demand[item] * self._node.ahead if is_busy else 0)
-            if local.units < demand[item] and item not in final:
+            # What another batch of this node took meanwhile is asked for again, a few times while there is any.
+            is_all = sale.free(item) <= local.units or stalled >= STALLED_MAX
+            if local.units < demand[item] and item not in final and is_all:
                 final[item] = await self._elsewhere(sale, number, item)
         return {shelf.item.id: (shelf.local.lease, shelf.local.take(demand[shelf.item.id])) for shelf in shelves}
 

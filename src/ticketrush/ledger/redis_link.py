@@ -18,14 +18,23 @@ from redis.asyncio import Connection, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MaxConnectionsError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from ticketrush.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from ticketrush.settings import without_password
 
-TIMEOUT_S: Final = 1.5
-"""How long one call may take; less than a buyer's patience."""
+TIMEOUT_S: Final = 0.9
+"""How long one call may take: a batch that waits for another one to fail, and fails, stays within the patience."""
 
 CONNECTIONS_MAX: Final = 32
 
@@ -127,11 +136,9 @@ class Link:
                 reply = await self._evaluate(name, keys, packed, keep and self._durability == "replica")
         except AnotherServer as error:
             raise LedgerRefused(str(error)) from error
-        except ResponseError as error:
-            if _did_nothing(error):
-                raise LedgerRefused(f"{self.shown} refuses writing: {error}") from error
-            raise LedgerUnavailable(f"{self.shown}, script {name}: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
+            if isinstance(error, RedisError) and _did_nothing(error):
+                raise LedgerRefused(f"{self.shown} refuses writing: {error}") from error
             raise LedgerUnavailable(f"no answer from {self.shown} to {name}: {error}") from error
         return _unpack(reply) if isinstance(reply, bytes) else reply
 
@@ -160,7 +167,7 @@ class Link:
             return await self.client.evalsha(sha, len(keys), *keys, *args)
         pipe = self.client.pipeline(transaction=False)
         pipe.evalsha(sha, len(keys), *keys, *args)
-        pipe.wait(self._replicas, round(TIMEOUT_S * 1_000))
+        pipe.wait(self._replicas, round(TIMEOUT_S * 800))
         reply, kept = await pipe.execute()
         if kept < self._replicas:
             raise LedgerUnavailable(f"{self.shown}: {kept} replicas have it instead of {self._replicas}")
@@ -221,9 +228,19 @@ class Link:
 _FSYNC: Final = "durability fsync promises that a success is on its disk"
 
 
-def _did_nothing(error: ResponseError) -> bool:
+def _did_nothing(error: RedisError) -> bool:
     """Whether the server says that it did not even begin."""
-    return str(error).startswith(("OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN"))
+    refusals = (
+        MaxConnectionsError,
+        OutOfMemoryError,
+        ReadOnlyError,
+        BusyLoadingError,
+        MasterDownError,
+        ClusterDownError,
+    )
+    return isinstance(error, refusals) or str(error).startswith(
+        ("OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN")
+    )
 
 
 def _is_nested(answers: Mapping[Any, Any]) -> bool:

@@ -231,13 +231,15 @@ class Reads:
         return levels
 
 
-def entries_of(answer: Any) -> list[tuple[str, list[AnyEvent]]]:
-    """The entries, [(id, events), ...], of an answer to XREAD of one stream."""
-    streams = list(answer.values()) if isinstance(answer, dict) else [rows for _, rows in answer or ()]
-    rows = streams[0] if streams else []
-    if len(rows) == 1 and rows and isinstance(rows[0], list) and rows[0] and isinstance(rows[0][0], list | tuple):
-        rows = rows[0]
-    return [(id.decode(), _events_of(fields[b"events"])) for id, fields in rows]
+def streams_of(answer: Any) -> list[tuple[str, list[tuple[str, list[AnyEvent]]]]]:
+    """[(stream, [(id, events), ...]), ...] of an answer to XREAD."""
+    streams = list(answer.items()) if isinstance(answer, dict) else list(answer or ())
+    found = []
+    for stream, rows in streams:
+        if len(rows) == 1 and rows[0] and isinstance(rows[0][0], list | tuple):
+            rows = rows[0]  # RESP3 wraps them once more
+        found.append((stream.decode(), [(id.decode(), _events_of(fields[b"events"])) for id, fields in rows]))
+    return found
 
 
 def position_of(id: bytes | str) -> Position:

@@ -42,6 +42,8 @@ RESTORING: Final = PREFIX + "restoring"
 RESTORING_MS: Final = 2_000
 RESTORING_TRIES: Final = 500
 
+FORGET_S: Final = 600
+
 ALIVE_MS: Final = 5_000
 WAIT_S: Final = 3.0
 """How long the building waits for nodes that have not restored yet."""
@@ -76,6 +78,16 @@ class Recovery:
         seconds, micros = await self._node.command("time")
         said = f"{identity or self.identity}/{step} {seconds * 1_000 + micros // 1_000}"
         await self._node.command("hset", NODES, self._node.name, said)
+
+    async def forget_the_dead(self) -> None:
+        """Strike out nodes that have not been heard of for a long time."""
+        seconds, _ = await self._node.command("time")
+        said = await self._node.command("hgetall", NODES)
+        long_gone = [
+            name for name, words in said.items() if int(words.rpartition(b" ")[2]) < (seconds - FORGET_S) * 1_000
+        ]
+        if long_gone:
+            await self._node.command("hdel", NODES, *long_gone)
 
     async def leave(self) -> None:
         """This node is about to stop: nobody need wait for it."""
@@ -292,7 +304,7 @@ class Recovery:
                 released={str(number): total for number, total in sale.released(item).items()},
             )
             left = await self._node.link.run("stock_build", (shelf.key,), ask | {"now": self._node.seen_ms}, keep=True)
-            if left < -1:
+            if left is not None and left < 0:
                 log.error("oversold", sale=sale.id, item=item, units=-left)
         for number in range(len(sale.books)):
             await self._take(sale, number, epoch, 1)

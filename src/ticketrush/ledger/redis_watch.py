@@ -20,7 +20,7 @@ from ticketrush import logs
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.events import Held
 from ticketrush.ledger.redis_node import Moved, RedisNode
-from ticketrush.ledger.redis_reads import entries_of
+from ticketrush.ledger.redis_reads import streams_of
 from ticketrush.ledger.redis_reaper import Reaper
 from ticketrush.ledger.redis_recovery import Recovery
 from ticketrush.ledger.redis_sale import CHANGED, Book, RedisSale
@@ -41,8 +41,8 @@ REASONS_MAX: Final = 20
 
 STOP_TRIES: Final = 4
 
-BLOCK_MS: Final = 500
-ENTRIES_AT_ONCE: Final = 1_000
+BLOCK_MS: Final = 250
+ENTRIES: Final = 1_000
 
 log = logs.get("ticketrush.ledger.redis")
 
@@ -50,14 +50,13 @@ log = logs.get("ticketrush.ledger.redis")
 class Watch:
     """The tasks of one node."""
 
-    def __init__(self, node: RedisNode, reaper: Reaper, recovery: Recovery, *, forgets: bool) -> None:
-        """`forgets`: whether a server that was restarted may have forgotten what it acknowledged."""
-        self._node, self._reaper, self._recovery, self._forgets = node, reaper, recovery, forgets
+    def __init__(self, node: RedisNode, reaper: Reaper, recovery: Recovery) -> None:
+        self._node, self._reaper, self._recovery = node, reaper, recovery
         self.is_whole = True
         """False from when another server is there until the ledger is whole on it."""
         self.is_reaper = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._followed: dict[str, asyncio.Task[None]] = {}
+        self._followed: dict[str, RedisSale] = {}
         self._news: set[str] = set()
         self._awake = asyncio.Event()
         self._failing: set[str] = set()
@@ -72,10 +71,11 @@ class Watch:
         self.is_reaper = await self._reaper.is_due()
         self._spawn(self._forever(self._ticks))
         self._spawn(self._forever(self._listen))
+        self._spawn(self._forever(self._read))
 
     async def stop(self) -> None:
         """End all tasks."""
-        left = {*self._tasks, *self._followed.values()}
+        left = set(self._tasks)
         for _ in range(STOP_TRIES):  # a library may take a cancellation for a time-out of its own
             for task in left:
                 task.cancel()
@@ -135,16 +135,20 @@ class Watch:
         self.is_reaper = await self._reaper.is_due()
         if self.is_reaper:
             await self._reaper.dead()
+            await self._recovery.forget_the_dead()
 
     async def _recover(self, identity: str) -> None:
-        log.warning("another_server", forgets=self._forgets)
-        if self._forgets:
-            self.is_whole = False
-            await self._node.link.trust(identity)
-            await self._recovery.run(identity)
+        """Another server is there: it may be an older copy, whatever its settings promise."""
+        log.warning("another_server")
+        self.is_whole = False
         await self._node.link.trust(identity)
-        self._recovery.identity = identity
+        await self._recovery.run(identity)
         self.is_whole = True
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the server answers, and the ledger is whole on it."""
+        return self.is_whole and not self._failing
 
     async def _look(self, sale: RedisSale) -> None:
         for number in range(len(sale.books)):
@@ -187,38 +191,41 @@ class Watch:
 
     def _follow(self, sale: RedisSale) -> None:
         """Follow the events of a sale while one of its items cannot be bought here."""
-        is_closed = any(sale.free(item) == 0 for item in sale.shelves)
-        task = self._followed.get(sale.id)
-        if is_closed and task is None:
-            self._followed[sale.id] = asyncio.ensure_future(self._forever(lambda: self._read(sale)))
-        elif not is_closed and task is not None:
-            task.cancel()
+        if any(sale.free(item) == 0 for item in sale.shelves):
+            self._followed[sale.id] = sale
+        elif self._followed.pop(sale.id, None) is not None:
             sale.following = False
-            del self._followed[sale.id]
 
-    async def _read(self, sale: RedisSale) -> None:
+    async def _read(self) -> None:
+        """Learn the keys that have won in the followed sales, all in one call; wait a moment if there are none."""
+        followed = [(sale, book) for sale in self._followed.values() for book in sale.books]
         try:
-            for book in sale.books:
-                while await self._next(sale, book, None):
-                    pass
-            sale.following = True
-            self._node.changed.add(sale.id)
-            self._tell()
-            await asyncio.gather(*(self._on_and_on(sale, book) for book in sale.books))
-        finally:
-            sale.following = False
+            while followed and not await self._next(followed):
+                followed = [(sale, book) for sale in self._followed.values() for book in sale.books]
+        except BaseException:
+            for sale in self._followed.values():
+                sale.following = False
+            raise
 
-    async def _on_and_on(self, sale: RedisSale, book: Book) -> None:
-        while True:
-            await self._next(sale, book, BLOCK_MS)
-
-    async def _next(self, sale: RedisSale, book: Book, block_ms: int | None) -> bool:
-        """Learn the keys of the next events; False if there are no more."""
-        answer = await self._node.command("xread", {book.events: book.read_to}, ENTRIES_AT_ONCE, block_ms)
-        rows = entries_of(answer)
-        for id, fields in rows:
-            for event in fields:
-                if isinstance(event, Held) and event.key:
-                    sale.keys.add(event.key)
-            book.read_to = id
-        return bool(rows)
+    async def _next(self, followed: list[tuple[RedisSale, Book]]) -> bool:
+        """Read once behind what is known of each book; True if it is time for a pause."""
+        behind = set()
+        if isinstance(self._node.link.client, RedisCluster):  # the streams are on several servers
+            answers = [await self._node.command("xread", {book.events: book.read_to}, ENTRIES) for _, book in followed]
+        else:
+            streams = {book.events: book.read_to for _, book in followed}
+            answers = [await self._node.command("xread", streams, ENTRIES, BLOCK_MS)]
+        entries = {stream: rows for answer in answers for stream, rows in streams_of(answer)}
+        for sale, book in followed:
+            rows = entries.get(book.events, [])
+            for id, events in rows:
+                sale.keys.update(event.key for event in events if isinstance(event, Held) and event.key)
+                book.read_to = id
+            if len(rows) == ENTRIES:
+                behind.add(sale.id)
+        for sale, _ in followed:
+            if sale.id not in behind and not sale.following and sale.id in self._followed:
+                sale.following = True
+                self._node.changed.add(sale.id)
+        self._tell()
+        return isinstance(self._node.link.client, RedisCluster) and not behind

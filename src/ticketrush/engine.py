@@ -139,9 +139,7 @@ class Engine:
         The ledger also decides on a `key` that won before, so that a repetition gets its first answer.
         """
         closed = self._gate.closed.get(sale)
-        if closed is None:
-            return None
-        refused = closed.get(item)
+        refused = None if closed is None else closed.get(item)
         if refused is None or (key and self._ledger.remembers(sale, key)):
             return None
         self.stats.gate_refusals += 1
@@ -210,11 +208,8 @@ class Engine:
     def _refresh_gates(self) -> None:
         now_ms = self._clock.now_ms()
         for sale in self._ledger.changes().union(self._gate.due(now_ms)):
-            stock = self._ledger.stock(sale)
-            if stock is not None:
+            if (stock := self._ledger.stock(sale)) is not None:
                 self._gate.refresh(stock, now_ms)
-
-    # --- time -------------------------------------------------------------------------------
 
     def _set_alarm(self) -> None:
         """Wake up when a hold falls due, a sale opens or closes, or a failing ledger is worth asking again."""
@@ -237,7 +232,7 @@ class Engine:
         self._refresh_gates()
         expiry_at_ms = self._ledger.next_expiry_at_ms()
         if self._failing or (expiry_at_ms is not None and expiry_at_ms <= self._clock.now_ms()):
-            self.offer(m.Expire(self._batch_max), _ignore)  # the alarm is set again when it is done
+            self.offer(m.Expire(self._batch_max), lambda _: None)  # the alarm is set again when it is done
         else:
             self._set_alarm()
 
@@ -384,10 +379,7 @@ class Engine:
         """Check I1 to I8 on the whole journal against the ledger's memory. The sale goes on meanwhile."""
         state = await self._ledger.state()
         history: list[AnyEvent] = []
-        while len(history) < state.seq:
-            page = await self._ledger.events(len(history), min(EVENTS_AT_ONCE, state.seq - len(history)))
-            if not page:
-                break
+        while page := await self._ledger.events(len(history), min(EVENTS_AT_ONCE, state.seq - len(history))):
             history += [event for _, event in page]
         return await asyncio.to_thread(audit.audit, history, state=state, now_ms=self.now_ms())
 
@@ -406,7 +398,3 @@ def _expect(outcome: m.Outcome, kind: type[_T]) -> _T | Refused:
     if isinstance(outcome, (kind, Refused)):
         return outcome
     raise TicketrushError(f"the ledger answered {type(outcome).__name__} instead of {kind.__name__}")
-
-
-def _ignore(_: m.Outcome) -> None:
-    pass

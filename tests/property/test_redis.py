@@ -14,6 +14,7 @@ from redis import Redis
 
 from tests.property.profiles import PROFILE
 from tests.property.story import LedgerAgainstMachine
+from tests.valkey import fresh_database
 from ticketrush.cluster.valkey import Valkey
 from ticketrush.events import AnyEvent, Cancelled, Expired, Paid, Refunded, SaleCreated
 from ticketrush.ledger.redis import RedisLedger
@@ -33,7 +34,7 @@ class RedisAgainstMachine(LedgerAgainstMachine):
 
     def __init__(self) -> None:
         with Redis.from_url(self.url, protocol=3) as server:
-            server.flushall()
+            server.flushdb()
         self.versions: Counter[str] = Counter()
         super().__init__()
 
@@ -95,7 +96,7 @@ class RedisAgainstMachine(LedgerAgainstMachine):
 
 @pytest.fixture(scope="module", autouse=True)
 def _server(valkey: Valkey) -> None:
-    RedisAgainstMachine.url = valkey.url
+    RedisAgainstMachine.url = fresh_database(valkey)
 
 
 TestRedisAgainstMachine = RedisAgainstMachine.TestCase

@@ -31,7 +31,7 @@ from ticketrush.ledger.redis_reaper import Reaper
 from ticketrush.ledger.redis_reconcile import Report, reconcile
 from ticketrush.ledger.redis_recovery import Recovery
 from ticketrush.ledger.redis_sale import PREFIX, SALES, RedisSale
-from ticketrush.ledger.redis_watch import Watch
+from ticketrush.ledger.redis_watch import STOP_S, Watch
 from ticketrush.model import Reason, Refused
 
 _BOOKED: Final = (m.Reserve, m.Confirm, m.Cancel, m.Refund)
@@ -93,8 +93,7 @@ class RedisLedger:
         if self._idle is not None:
             self._idle.cancel()
         if self._giving is not None:
-            self._giving.cancel()
-            await asyncio.gather(self._giving, return_exceptions=True)
+            await asyncio.wait((self._giving,), timeout=STOP_S)
         if self._started:
             self._started = False
             await self._watch.stop()
@@ -210,7 +209,8 @@ class RedisLedger:
     async def _give_back(self) -> None:
         with contextlib.suppress(LedgerUnavailable):  # the lease stands; the next look tells the stock
             await self._node.idle(time.monotonic() - IDLE_S)
-        self._return_idle()
+        if self._started:
+            self._return_idle()
 
     # --- operating --------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ RARE_MAX: Final = 100
 REASONS_MAX: Final = 20
 
 STOP_TRIES: Final = 4
+STOP_S: Final = 1.5
 
 BLOCK_MS: Final = 250
 ENTRIES: Final = 1_000
@@ -59,6 +60,7 @@ class Watch:
         self._followed: dict[str, RedisSale] = {}
         self._news: set[str] = set()
         self._awake = asyncio.Event()
+        self._stopping = False
         self._failing: set[str] = set()
         """Why the server could not be asked, since it last could."""
         self._rare = 0
@@ -75,12 +77,14 @@ class Watch:
 
     async def stop(self) -> None:
         """End all tasks."""
+        self._stopping = True
+        self._awake.set()
         left = set(self._tasks)
-        for _ in range(STOP_TRIES):  # a library may take a cancellation for a time-out of its own
-            for task in left:
-                task.cancel()
+        for _ in range(STOP_TRIES):
             if left:
-                _, left = await asyncio.wait(left, timeout=0.5)
+                _, left = await asyncio.wait(left, timeout=STOP_S)
+            for task in left:  # only one that hangs: a call that is broken off leaves its connection open
+                task.cancel()
         with contextlib.suppress(LedgerUnavailable):
             await self._recovery.leave()
 
@@ -91,7 +95,7 @@ class Watch:
 
     async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work` again and again; a server that is away is asked again after a moment."""
-        while True:
+        while not self._stopping:
             try:
                 await work()
             except (LedgerUnavailable, RedisError, OSError) as error:
@@ -100,7 +104,8 @@ class Watch:
                     self._failing.add(str(error))
             except Exception:  # whatever it was, a node that no longer looks would strand units
                 log.exception("defect")
-            await asyncio.sleep(TICK_S)
+            if not self._stopping:
+                await asyncio.sleep(TICK_S)
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -114,6 +119,8 @@ class Watch:
                     await self._look(sale)
             await self._reaper.dropped()
             self._tell()
+            if self._stopping:
+                return
             self._awake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
@@ -169,13 +176,12 @@ class Watch:
         """Hear at once what other nodes say."""
         client = self._node.link.client
         if isinstance(client, RedisCluster):
-            await asyncio.sleep(3_600)  # looks alone, every TICK_S
-            return
+            return  # looks alone, every TICK_S
         pubsub = client.pubsub()
         try:
             await pubsub.subscribe(CHANGED)
-            while True:
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=1.0)
+            while not self._stopping:
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=TICK_S)
                 if message is None:
                     continue
                 node, _, sale = message["data"].decode().partition(" ")
@@ -200,7 +206,7 @@ class Watch:
         """Learn the keys that have won in the followed sales, all in one call; wait a moment if there are none."""
         followed = [(sale, book) for sale in self._followed.values() for book in sale.books]
         try:
-            while followed and not await self._next(followed):
+            while followed and not self._stopping and not await self._next(followed):
                 followed = [(sale, book) for sale in self._followed.values() for book in sale.books]
         except BaseException:
             for sale in self._followed.values():

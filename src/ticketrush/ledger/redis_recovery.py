@@ -130,8 +130,9 @@ class Recovery:
         epoch, _ = await self._progress(sale, 0)
         if epoch != sale.epoch:
             self._node.moved(sale, epoch)
-        stock = await self._node.command("hget", next(iter(sale.shelves.values())).key, "epoch")
-        if (stock is None or int(stock) != epoch or not await self._is_open(sale)) and await self._reaper.is_due():
+        built = [await self._node.command("hget", shelf.key, "epoch") for shelf in sale.shelves.values()]
+        is_sound = all(each is not None and int(each) == epoch for each in built) and await self._is_open(sale)
+        if not is_sound and await self._reaper.is_due():
             await self._build_it(sale)
             self._node.moved(sale, (await self._progress(sale, 0))[0])
 
@@ -306,7 +307,7 @@ class Recovery:
             left = await self._node.link.run("stock_build", (shelf.key,), ask | {"now": self._node.seen_ms}, keep=True)
             if left is not None and left < 0:
                 log.error("oversold", sale=sale.id, item=item, units=-left)
-        for number in range(len(sale.books)):
+        for number in reversed(range(len(sale.books))):  # the first book, which all look at, last
             await self._take(sale, number, epoch, 1)
 
 

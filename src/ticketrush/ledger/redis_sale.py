@@ -94,6 +94,8 @@ class RedisSale:
         self.epoch = 1
         self.is_whole = True
         """Whether it is selling, and not being recovered."""
+        self.torn_s = 0.0
+        """Since when it has been neither, monotonic; 0 if it is sound."""
         items = [item.id for item in created.items]
         self.books = [Book(created.id, k, items) for k in range(shards)]
         self.shelves = {item.id: Shelf(created.id, item, node) for item in created.items}

@@ -39,6 +39,9 @@ RARE_MAX: Final = 100
 
 REASONS_MAX: Final = 20
 
+TORN_S: Final = 8.0
+"""How long a sale may be between two steps of a recovery, or of its creation, before another node goes on with it."""
+
 STOP_TRIES: Final = 4
 STOP_S: Final = 1.5
 
@@ -160,9 +163,16 @@ class Watch:
     async def _look(self, sale: RedisSale) -> None:
         for number in range(len(sale.books)):
             await self._node.look(sale, number)
+        is_sound = sale.is_whole
         try:
             await self._node.stocks(sale)
         except Moved:
+            is_sound = False
+        if is_sound:
+            sale.torn_s = 0.0
+        elif not sale.torn_s:
+            sale.torn_s = time.monotonic()
+        elif time.monotonic() - sale.torn_s > TORN_S:  # whoever was at it is dead
             await self._recovery.mend(sale)
         self._follow(sale)
 

@@ -42,7 +42,7 @@ SYNCHRONOUS: Final = {"fsync": "full", "memory": "off"}
 PROBE_BYTES: Final = 1 << 20
 """Room that must be free on the disk before writing is tried again after a failure."""
 
-CHECKPOINT_PAGES: Final = 1_000
+CHECKPOINT_PAGES: Final = 8_000
 """Pages written to the WAL that are worth bringing into the database file."""
 
 WAL_PAGES_MAX: Final = 16_384

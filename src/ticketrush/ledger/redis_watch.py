@@ -39,6 +39,8 @@ RARE_MAX: Final = 100
 
 REASONS_MAX: Final = 20
 
+NEWS_S: Final = 0.01
+
 TORN_S: Final = 8.0
 """How long a sale may be between two steps of a recovery, or of its creation, before another node goes on with it."""
 
@@ -128,6 +130,7 @@ class Watch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._awake.wait()
+                    await asyncio.sleep(NEWS_S)  # a stream of messages is one piece of news
 
     async def _slowly(self) -> None:
         identity = await self._node.link.identity()

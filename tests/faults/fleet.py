@@ -121,10 +121,25 @@ class Fleet:
             await fault()
             await asyncio.sleep(0.3)
         await self.well_again()
-        await asyncio.sleep(0.5)
+        await self._steady(sale)
         if told_twice:
             await sale.settle(self.living[0].port)
         await sale.sell_out(self.living[-1].port, SELL_OUT_S)
+
+    async def _steady(self, sale: Sale) -> None:
+        """Wait until every living node has kept three changes in a row: a replica may still be catching up."""
+        until_s = time.monotonic() + WELL_AGAIN_S
+        kept = 0
+        while kept < 3:
+            try:
+                for node in self.living:
+                    async with Line(node.port) as line:
+                        await sale.prepare(line)
+                kept += 1
+            except (AssertionError, Cut):
+                assert time.monotonic() < until_s, f"no change is kept: {self.said()[-2_000:]}"
+                kept = 0
+            await asyncio.sleep(0.2)
 
     async def audit(self, *, sold_out: bool = True) -> AuditReport:
         """The ledger's events and state, read by a node that sold nothing, held against what buyers were told."""

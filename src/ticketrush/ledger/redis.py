@@ -23,7 +23,7 @@ from ticketrush.errors import LedgerRefused, LedgerUnavailable
 from ticketrush.events import AnyEvent
 from ticketrush.ids import Ids
 from ticketrush.ledger.local_stock import IDLE_S
-from ticketrush.ledger.redis_decide import Booked, Decider
+from ticketrush.ledger.redis_decide import Booked, Decider, unless_done
 from ticketrush.ledger.redis_link import Link
 from ticketrush.ledger.redis_node import AHEAD, RedisNode, all_of, blob_of
 from ticketrush.ledger.redis_reads import Reads
@@ -143,11 +143,14 @@ class RedisLedger:
             end = begin
             while end < len(commands) and isinstance(commands[end], _BOOKED):
                 end += 1
-            if end > begin:
-                outcomes += await self._decide(commands[begin:end])  # type: ignore[arg-type]
-            else:
-                outcomes.append(await _OPERATE[type(commands[begin])](self, commands[begin]))
-                end = begin + 1
+            try:
+                if end > begin:
+                    outcomes += await self._decide(commands[begin:end])  # type: ignore[arg-type]
+                else:
+                    outcomes.append(await _OPERATE[type(commands[begin])](self, commands[begin]))
+                    end = begin + 1
+            except LedgerRefused as error:
+                raise unless_done(outcomes, error) from error
             begin = end
         self._return_idle()
         return outcomes
@@ -220,7 +223,10 @@ class RedisLedger:
         if wanted.id.encode() not in numbers:
             if len(numbers) >= m.SALES_MAX:
                 return Refused(Reason.LIMIT_EXCEEDED)
+            taken = {int(number) for number in numbers.values()}  # after a loss the counter may be behind
             number = await node.command("incr", f"{PREFIX}numbers")
+            while number in taken:
+                number = await node.command("incr", f"{PREFIX}numbers")
             await node.command("hsetnx", SALES, wanted.id, number)
             numbers = await node.command("hgetall", SALES)
         made = RedisSale(wanted, int(numbers[wanted.id.encode()]), node.shards, node.name)
@@ -235,13 +241,13 @@ class RedisLedger:
             "epoch": 1,
             "whole": 1,
         }
+        for number in range(1, node.shards):  # the first book last: with it the sale is there, and whole
+            await node.book(made, number, "sale", blob_of(wanted), silent=True, **definition)
         reply = await node.book(made, 0, "sale", blob_of(wanted), silent=False, **definition)
         if reply[0] == "exists":
             await self._sale(wanted.id)
             return Refused(Reason.SALE_EXISTS)
         if reply[0] == "ok":
-            for number in range(1, node.shards):
-                await node.book(made, number, "sale", blob_of(wanted), silent=True, **definition)
             for shelf in made.shelves.values():
                 await node.stock(made, shelf, make=True)
             node.add(made)

@@ -49,6 +49,11 @@ Row = tuple[str, str, int, str, int, int, State, int, str]
 _row_of: Final = msgspec.msgpack.Decoder(Row).decode
 
 
+def unless_done(outcomes: list[m.Outcome], error: LedgerRefused) -> LedgerUnavailable:
+    """`error`, which says that nothing was done; unless some of the batch had been decided before it."""
+    return LedgerUnavailable(f"done in part: {error}") if outcomes else error
+
+
 class Memory:
     """What this node acknowledged in the last minute: [(when, sale, book, reservations), ...]."""
 
@@ -86,18 +91,20 @@ class Decider:
             rest = commands[len(outcomes) : len(outcomes) + OPS_MAX]
             try:
                 decided, refused = await self._attempt(sale, number, rest, final, is_busy, stalled)
-            except Moved:
+            except Moved as moved:
                 patience -= 1
                 if not patience:
-                    raise
+                    raise unless_done(outcomes, moved) from moved
                 await self._node.look(sale, 0)
                 continue
+            except LedgerRefused as error:
+                raise unless_done(outcomes, error) from error
             outcomes += decided
             stalled = 0 if decided else stalled + 1
             if refused:  # fenced, or another epoch: again, under a new lease
                 patience -= 1
                 if not patience:
-                    raise LedgerRefused(f"the leases of sale {sale.id!r} are refused")
+                    raise unless_done(outcomes, LedgerRefused(f"the leases of sale {sale.id!r} are refused"))
                 await self._node.look(sale, 0)
             elif len(decided) < len(rest):
                 short = rest[len(decided)]
@@ -124,15 +131,18 @@ class Decider:
             self._put_back(sale, budgets, {})
             raise
         except LedgerUnavailable:
-            for item in leases:  # they may have been spent, or still be: never used again
-                self._node.drop(sale, sale.shelves[item])
+            for item, (lease, _) in leases.items():  # may have been spent, or still be: never used again
+                if sale.shelves[item].local.lease == lease:
+                    self._node.drop(sale, sale.shelves[item])
             raise
         if reply[0] == "ok":
             self._put_back(sale, budgets, {item: level[3] for item, level in reply[7].items()} if reply[7] else {})
             return self._words(sale, number, commands, reply), False
         self._put_back(sale, budgets, {})
         if reply[0] == "fenced":
-            self._node.drop(sale, sale.shelves[reply[1]], reclaim=False)
+            shelf = sale.shelves[reply[1]]
+            if shelf.local.lease == budgets[reply[1]][0]:  # and not one that was taken meanwhile
+                self._node.drop(sale, shelf, reclaim=False)
         else:
             self._node.moved(sale, reply[1])
         return [], True

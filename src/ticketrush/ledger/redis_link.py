@@ -88,6 +88,8 @@ class Link:
         self._probe: Redis | RedisCluster = _client(url, None)
         """Asks any server who it is."""
         self._trusted = ""
+        self._room = asyncio.Semaphore(CONNECTIONS_MAX - 8)
+        """Calls under way: a batch over many sales waits for connections instead of finding none."""
         self.calls: Counter[str] = Counter()
         """Calls made so far, by script or command."""
 
@@ -105,8 +107,11 @@ class Link:
 
     async def close(self) -> None:
         """Let the connections go."""
-        await self.client.aclose()
-        await self._probe.aclose()
+        for client in (self.client, self._probe):
+            await client.aclose()
+            behind = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+            for sentinel in behind.sentinels if behind is not None else ():
+                await sentinel.aclose()
 
     async def trust(self, identity: str) -> None:
         """Scripts may run on this server from now on, and on no other."""
@@ -132,7 +137,7 @@ class Link:
         packed = [arg if isinstance(arg, str | bytes) else _pack(arg) for arg in args]
         self.calls[name] += 1
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(TIMEOUT_S), self._room:
                 reply = await self._evaluate(name, keys, packed, keep and self._durability == "replica")
         except AnotherServer as error:
             raise LedgerRefused(str(error)) from error
@@ -146,7 +151,7 @@ class Link:
         """The reply of a plain command. Raises LedgerUnavailable."""
         self.calls[name] += 1
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(TIMEOUT_S), self._room:
                 return await getattr(self.client, name)(*args)
         except AnotherServer as error:
             raise LedgerRefused(str(error)) from error
@@ -266,7 +271,7 @@ def _client(url: str, meet: Callable[[Connection], Awaitable[None]] | None) -> R
         raise SettingsError(f"ledger {without_password(url)!r}: write one of {', '.join(SCHEMES)}")
     try:
         if kind == "cluster":
-            return RedisCluster.from_url(parts._replace(scheme=secure).geturl(), **options, retry=Retry(NoBackoff(), 1))
+            return RedisCluster.from_url(parts._replace(scheme=secure).geturl(), **options, retry=Retry(NoBackoff(), 0))
         options["redis_connect_func"] = meet
         options["retry"] = Retry(NoBackoff(), 0)  # a script that may have run is not sent a second time
         if kind == "sentinel":

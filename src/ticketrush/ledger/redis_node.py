@@ -267,7 +267,10 @@ def blob_of(sale: m.Sale) -> bytes:
 async def all_of(*calls: Any) -> list[Any]:
     """The results of calls made side by side; the first error once all have ended."""
     results = await asyncio.gather(*calls, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    errors = [result for result in results if isinstance(result, BaseException)]
+    if errors:
+        if len(errors) == len(results) and all(isinstance(error, LedgerRefused) for error in errors):
+            raise errors[0]
+        unclear = [error for error in errors if not isinstance(error, LedgerRefused)]
+        raise unclear[0] if unclear else LedgerUnavailable(f"done in part: {errors[0]}")
     return results

@@ -9,6 +9,7 @@ its own; that is for economy, not for safety.
 from __future__ import annotations
 
 from ticketrush import logs
+from ticketrush.errors import LedgerUnavailable
 from ticketrush.ledger.redis_node import RedisNode
 from ticketrush.ledger.redis_sale import LEASES, PREFIX, RedisSale
 
@@ -41,11 +42,17 @@ class Reaper:
 
     async def dead(self) -> None:
         """Reclaim every lease whose deadline has passed, of all items that have any."""
+        failed: LedgerUnavailable | None = None
         for name in await self._node.command("smembers", LEASES):
             id, _, item = name.decode().partition(" ")
             sale = self._node.sales.get(id)
             if sale is not None and item in sale.shelves:
-                await self.reclaim(sale, item)
+                try:
+                    await self.reclaim(sale, item)
+                except LedgerUnavailable as error:  # one sick sale must not keep the others' units
+                    failed = error
+        if failed is not None:
+            raise failed
 
     async def dropped(self) -> None:
         """Reclaim the leases that this node gave up in doubt."""

@@ -320,6 +320,8 @@ class RedisLedger:
                 until_ms = max(until_ms, due[0][0])
             sale = self._node.sales[id]
             reply = await self._node.book(sale, number, "expire", most=command.most - count, due_by=until_ms)
+            if not reply[8]:  # what is known of the book is out of date; the next look tells
+                return m.ExpiredSome(count, more=True)
             count += reply[8]
 
     # --- reading ----------------------------------------------------------------------------

@@ -27,15 +27,17 @@ class Prices:
 
     def __init__(self) -> None:
         self._prices: dict[tuple[str, str], tuple[int, str]] = {}
+        self._sales: set[str] = set()
 
     def learn(self, sale: m.Sale) -> None:
         """Take the prices of a sale in."""
+        self._sales.add(sale.id)
         for item in sale.items:
             self._prices[sale.id, item.id] = (item.price_minor, item.currency)
 
     def knows(self, sale: str) -> bool:
         """Whether the sale was learned."""
-        return any(known == sale for known, _ in self._prices)
+        return sale in self._sales
 
     def of(self, sale: str, item: str) -> tuple[int, str]:
         """Price of a unit in minor units, and its currency. Raises KeyError for an item that was never learned."""

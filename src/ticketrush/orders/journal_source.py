@@ -1,0 +1,140 @@
+"""The journal of an embedded ledger as an event log, read by another process than the one that owns it.
+
+How far it was read is kept by the store, in the transaction that wrote the orders: number of the last
+event and the checksum of its batch. A journal that does not have that event (a backup was put back,
+or a power cut took its end) is read again from its start, which is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from ticketrush import events as ev
+from ticketrush import logs
+from ticketrush.errors import JournalError
+from ticketrush.events import AnyEvent
+from ticketrush.ledger.tail import Tail
+from ticketrush.ledger.worker import Worker
+from ticketrush.orders.errors import SourceUnavailable
+from ticketrush.orders.notices import Prices, notice_of
+from ticketrush.orders.protocol import Message, OrderStore
+
+POLL_S: Final = 0.02
+"""How often a journal that has nothing new is looked at."""
+
+PAGE: Final = 10_000
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+log = logs.get("ticketrush.orders")
+
+
+class JournalSource:
+    """A `Source`. One process owns the journal and writes it; this one only reads it."""
+
+    name = "journal"
+
+    def __init__(self, path: Path, store: OrderStore) -> None:
+        self._path, self._store = path, store
+        self._journal: Tail | None = None
+        self._thread = Worker("journal-source")
+        self._prices = Prices()
+        self._seq = 0
+        self._position = ""
+
+    async def open(self) -> None:
+        """See `Source.open`."""
+        said = await self._store.position(self.name)
+        await self._call(self._open, said)
+
+    async def close(self) -> None:
+        """See `Source.close`."""
+        if self._journal is not None:
+            await self._thread.call(self._journal.close)
+            self._journal = None
+        self._thread.stop()
+
+    async def next(self, most: int, wait_s: float) -> Sequence[Message]:
+        """See `Source.next`."""
+        until_s = time.monotonic() + wait_s
+        while True:
+            events = await self._call(self._read, most)
+            messages = [message for seq, event in events if (message := self._message(seq, event)) is not None]
+            if messages or time.monotonic() >= until_s:
+                return messages
+            if not events:
+                await asyncio.sleep(POLL_S)
+
+    def position(self) -> tuple[str, str] | None:
+        """See `Source.position`."""
+        return (self.name, self._position) if self._position else None
+
+    async def done(self) -> None:
+        """See `Source.done`. The store keeps the position: there is nothing to do."""
+
+    async def lag(self) -> int:
+        """See `Source.lag`. Events, of which most are notices."""
+        return await self._call(self._last) - self._seq
+
+    # --- in the thread ----------------------------------------------------------------------
+
+    async def _call(self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return await self._thread.call(function, *args, **kwargs)
+        except JournalError as error:
+            raise SourceUnavailable(str(error)) from error
+
+    @property
+    def _open_journal(self) -> Tail:
+        if self._journal is None:
+            self._journal = Tail(self._path)
+        return self._journal
+
+    def _open(self, said: str | None) -> None:
+        seq, _, chain = (said or "0/").partition("/")
+        journal = self._open_journal
+        if said is None or journal.chain_of(int(seq)) == int(chain):
+            self._seq, self._position = int(seq), said or ""
+        else:
+            log.warning("another_journal", path=str(self._path), at_event=int(seq), hint="it is read from its start")
+
+    def _read(self, most: int) -> list[tuple[int, AnyEvent]]:
+        journal = self._open_journal
+        events = journal.read(self._seq, most)
+        if events:
+            self._learn(events)
+            self._seq = events[-1][0]
+            self._position = f"{self._seq}/{journal.chain_of(self._seq)}"
+        return events
+
+    def _last(self) -> int:
+        return self._open_journal.last_seq()
+
+    def _learn(self, events: Sequence[tuple[int, AnyEvent]]) -> None:
+        """Know the prices of all sales that these events are about; those before where reading began are looked up."""
+        wanted = {event.sale for _, event in events if isinstance(event, ev.Held)}
+        for _, event in events:
+            if isinstance(event, ev.SaleCreated):
+                self._prices.learn(event.sale)
+        before = 0
+        while not all(map(self._prices.knows, wanted)):
+            page = self._open_journal.read(before, PAGE)
+            if not page:
+                return
+            before = page[-1][0]
+            for _, event in page:
+                if isinstance(event, ev.SaleCreated):
+                    self._prices.learn(event.sale)
+
+    def _message(self, seq: int, event: AnyEvent) -> Message | None:
+        where = f"{self.name}/{seq}"
+        try:
+            notice = notice_of(event, self._prices)
+        except (KeyError, ValueError) as error:
+            return Message(where, repr(event).encode(), None, f"{type(error).__name__}: {error}")
+        return None if notice is None else Message(where, b"", notice)

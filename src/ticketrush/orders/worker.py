@@ -1,0 +1,162 @@
+"""The order worker: takes what the event log says and writes it into the order store.
+
+At least once from the log, and once in effect: the store knows a notice again. What the store refuses
+becomes a dead letter, and no more than that: a batch that is refused is halved until the guilty one
+is alone. A store or a log that is away is waited for, as long as it takes; nothing is dropped, by age
+or by number, and while the store is away nothing more is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+from ticketrush import logs
+from ticketrush.clock import SystemClock
+from ticketrush.orders.errors import NoticeRefused, SourceUnavailable, StoreUnavailable
+from ticketrush.orders.model import PAYLOAD_MAX, DeadLetter, Notice
+from ticketrush.orders.notices import encode
+from ticketrush.orders.protocol import Message, OrderStore, Source
+
+BATCH_MAX: Final = 2_000
+"""Notices that are written in one transaction."""
+
+WAIT_S: Final = 0.5
+"""How long a log with nothing new is listened to before the worker looks whether it shall stop."""
+
+RETRY_S: Final = 0.05
+RETRY_S_MAX: Final = 2.0
+"""How long a store or a log that is away is left alone: doubled each time, up to the second figure."""
+
+DEFECTS_MAX: Final = 3
+"""How often a batch that fails for no reason that we know is tried before it is taken apart."""
+
+LAG_S: Final = 1.0
+"""How often the lag is asked for."""
+
+_R = TypeVar("_R")
+
+log = logs.get("ticketrush.orders")
+
+
+class _Stopped(Exception):
+    """The worker shall stop while it waits for something that is away."""
+
+
+class OrderWorker:
+    """Moves notices from a source to a store until it is stopped."""
+
+    def __init__(self, source: Source, store: OrderStore, *, batch_max: int = BATCH_MAX) -> None:
+        """Both are open already, and the caller closes them."""
+        self._source, self._store, self._batch_max = source, store, batch_max
+        self._clock = SystemClock()
+        self._stopping = asyncio.Event()
+        self._lag_s = 0.0
+        self.stored = 0
+        """Notices written, repetitions among them."""
+        self.dead = 0
+        """Messages that became dead letters."""
+        self.lag: int | None = None
+        """Messages that wait in the log, as of about a second ago; None while that is not known."""
+        self.away = ""
+        """Why the log or the store is waited for; "" while both answer."""
+
+    def stop(self) -> None:
+        """Finish the batch under way and return from `run`."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop`. Whatever was read and not written by then will be sent again."""
+        with contextlib.suppress(_Stopped):
+            while not self._stopping.is_set():
+                await self._step()
+                if time.monotonic() - self._lag_s > LAG_S:
+                    self._lag_s = time.monotonic()
+                    with contextlib.suppress(SourceUnavailable):
+                        self.lag = await self._source.lag()
+
+    async def drain(self, within_s: float) -> bool:
+        """Work until nothing waits in the log; False if something still does after `within_s`."""
+        until_s = time.monotonic() + within_s
+        with contextlib.suppress(_Stopped):
+            while time.monotonic() < until_s and not self._stopping.is_set():
+                if not await self._step() and await self._patiently(self._source.lag) <= 0:
+                    return True
+        return False
+
+    # --- steps ------------------------------------------------------------------------------
+
+    async def _step(self) -> bool:
+        """Read once, and write what came; False if nothing did."""
+        messages = await self._patiently(lambda: self._source.next(self._batch_max, WAIT_S))
+        if messages:
+            await self._write(messages, self._source.position())
+            await self._patiently(self._source.done)
+        return bool(messages)
+
+    async def _write(self, messages: Sequence[Message], position: tuple[str, str] | None) -> None:
+        """Write messages; those that are refused become dead letters."""
+        notices = [message.notice for message in messages if message.notice is not None]
+        dead = [self._letter(message, message.error) for message in messages if message.notice is None]
+        refused = await self._put(notices, dead, position)
+        if refused is None:
+            return
+        if len(messages) == 1:
+            await self._put([], [self._letter(messages[0], refused)], position)
+            return
+        half = len(messages) // 2
+        await self._write(messages[:half], None)
+        await self._write(messages[half:], position)
+
+    async def _put(
+        self, notices: Sequence[Notice], dead: Sequence[DeadLetter], position: tuple[str, str] | None
+    ) -> str | None:
+        """Put, and wait for a store that is away; why it refuses, or None when it is done."""
+        for attempt in range(1, DEFECTS_MAX + 1):
+            try:
+                await self._patiently(lambda: self._store.put(notices, dead=dead, position=position))
+            except NoticeRefused as error:
+                return str(error)
+            except _Stopped:
+                raise
+            except Exception as error:  # nothing that we foresee; the rest of the batch shall not wait for it
+                log.exception("defect")
+                if attempt == DEFECTS_MAX:
+                    return f"{type(error).__name__}: {error}"
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.stored += len(notices)
+                self.dead += len(dead)
+                for letter in dead:
+                    log.warning("dead_letter", where=letter.where, error=letter.error)
+                return None
+        return None
+
+    async def _patiently(self, call: Callable[[], Awaitable[_R]]) -> _R:
+        """What `call` returns, asked for again while the log or the store is away. Raises _Stopped."""
+        wait_s = RETRY_S
+        while True:
+            try:
+                result = await call()
+            except (StoreUnavailable, SourceUnavailable) as error:
+                if not self.away:
+                    log.warning("away", error=str(error))
+                self.away = str(error)
+            else:
+                if self.away:
+                    log.info("back")
+                    self.away = ""
+                return result
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._stopping.wait()
+            if self._stopping.is_set():
+                raise _Stopped
+            wait_s = min(2 * wait_s, RETRY_S_MAX)
+
+    def _letter(self, message: Message, error: str) -> DeadLetter:
+        payload = message.payload or (encode(message.notice) if message.notice is not None else b"")
+        return DeadLetter(message.where, payload[:PAYLOAD_MAX], error, self._clock.now_ms())

@@ -41,7 +41,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     All `doors` lead to the same sale: who is not answered at one asks at another. Without a `secret`
     buyers show no tokens but their names, as an open server wants it. There is a Progress at once
-    whenever as many tickets are paid as one of `milestones` says.
+    whenever as many tickets are paid as one of `milestones` says. Who waits for a held unit goes home
+    `linger_s` after the last buyer has come, or at the time limit.
     """
 
     doors: list[Door]
@@ -59,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
     expires_at_s: int
     timeout_s: float = 10.0
     time_limit_s: float = 120.0
+    linger_s: float = 86_400.0
     comebacks_max: int = 10_000
     milestones: list[int] = []
 
@@ -94,6 +96,7 @@ class History(msgspec.Struct, frozen=True, tag="history"):
     `gave_up` were told that all is held and did not want to wait, and `left_waiting` were still
     waiting at the time limit. `surge_reservations` were acknowledged in the first `surge_s` seconds:
     the time in which (nearly) the whole stock was taken. `requests` counts what was sent to each door.
+    The last buyer came `came_s` after the first, with `came_answers` answers given by then; 0 if not all came.
     """
 
     buyers: int
@@ -110,6 +113,8 @@ class History(msgspec.Struct, frozen=True, tag="history"):
     finished: bool
     samples: list[Sample]
     requests: list[int]
+    came_s: float = 0.0
+    came_answers: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):

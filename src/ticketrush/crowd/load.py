@@ -40,6 +40,7 @@ class Crowd:
     def __init__(self, plan: h.Plan) -> None:
         self.plan = plan
         self.start_ns = 0
+        self._came_ns = self._came_answers = 0
         self._buyers = Buyers(plan.seed, plan.shares)
         self._agenda = Agenda(self._buyers, plan.buyers, plan.arrivals)
         self._behaviour = Behaviour(plan, self._buyers, self._agenda)
@@ -74,6 +75,9 @@ class Crowd:
         deadline_ns = now + int(self.plan.time_limit_s * NS_PER_S)
         while not self._finished() and now < deadline_ns and self._failure is None:
             self._wake(now)
+            if not self._came_ns and self._agenda.next_index >= self.plan.buyers:
+                self._came_ns, self._came_answers = now, sum(self._behaviour.answers)
+                deadline_ns = min(deadline_ns, now + int(self.plan.linger_s * NS_PER_S))
             if now >= sweep_ns:
                 self._sweep(now)
                 sweep_ns = now + int(SWEEP_S * NS_PER_S)
@@ -237,6 +241,8 @@ class Crowd:
             finished=finished,
             samples=seen.samples,
             requests=self._requests,
+            came_s=(self._came_ns - self.start_ns) / NS_PER_S if self._came_ns else 0.0,
+            came_answers=self._came_answers,
         )
 
 

@@ -11,6 +11,7 @@ from string import Template
 from typing import Final
 
 from ticketrush.crowd import history as h
+from ticketrush.crowd.frame import frame
 from ticketrush.crowd.report import BROKEN, CURVE, SOLD, Report, RushResult
 from ticketrush.crowd.svg import Plot, Series, draw, time_ticks
 from ticketrush.crowd.wording import PLAIN, VERDICTS, badge, headline, left_over, node_names, units, verdict
@@ -36,7 +37,6 @@ def page(result: RushResult) -> str:
     again = " and were sold again" if extra.outcome == SOLD else ""
     rounds = f"Holds that were abandoned: {extra.expired:,}; they expired{again}. " if extra.expired else ""
     text = {
-        "title": f"ticketrush: {report.tickets:,} tickets, {report.buyers:,} buyers",
         "tone": "good" if result.ok else "bad",
         "mark": VERDICTS["holds" if result.ok else "broken" if extra.outcome == BROKEN else "vacuous"],
         "verdict": badge(report),
@@ -59,7 +59,8 @@ def page(result: RushResult) -> str:
         "nodes": _nodes(report),
         "audit": _audit(report),
     }
-    return _TEMPLATE.substitute({name: html.escape(value) for name, value in text.items()} | parts)
+    main = _TEMPLATE.substitute({name: html.escape(value) for name, value in text.items()} | parts)
+    return frame(f"ticketrush: {report.tickets:,} tickets, {report.buyers:,} buyers", main)
 
 
 def _tiles(report: Report) -> str:
@@ -107,7 +108,8 @@ def _troubles(report: Report) -> str:
     return f'<section class="card trouble"><h2>What is wrong</h2><ul>{items}</ul></section>'
 
 
-def _legend(series: list[Series]) -> str:
+def legend(series: list[Series]) -> str:
+    """The names of the series of a plot, with their colours."""
     keys = "".join(f'<span style="--key:var(--c-{of.color})">{html.escape(of.name)}</span>' for of in series)
     return f'<div class="legend">{keys}</div>'
 
@@ -126,7 +128,7 @@ def _over_time(label: str, at_s: list[float], series: list[Series], *, layers: b
         width=width,
         height=height,
     )
-    return _legend(series) + draw(plot)
+    return legend(series) + draw(plot)
 
 
 def _stock(result: RushResult) -> str:
@@ -190,7 +192,7 @@ def _latency(result: RushResult) -> str:
         value_name=lambda value: f"{value:,.2f} ms",
         log=True,
     )
-    return _legend(series) + draw(plot)
+    return legend(series) + draw(plot)
 
 
 def _latency_note(report: Report) -> str:

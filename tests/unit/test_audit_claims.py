@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -15,11 +16,12 @@ from tests.unit.histories import (
     SOUND_STATES,
     held,
 )
-from ticketrush.audit import INVARIANTS, AuditReport, LedgerState, LevelLike, Told, Units, audit, digest
+from ticketrush.audit import INVARIANTS, AuditReport, LedgerState, LevelLike, OrderRecord, Told, Units, audit, digest
 from ticketrush.audit.report import SENTENCES_MAX
 from ticketrush.events import (
     AnyEvent,
     Cancelled,
+    Held,
     Paid,
 )
 from ticketrush.model import Level, State
@@ -47,6 +49,43 @@ def test_what_a_buyer_was_told_and_is_not_so_is_lost(told: Told, lost: int, says
 
 def test_a_refunded_payment_is_not_lost() -> None:
     assert audit(SOUND, told=Told(paid={"a"}), asked_for=lambda buyer, key: True).ok
+
+
+def sound_orders() -> list[OrderRecord]:
+    helds = [event for event in SOUND if isinstance(event, Held)]
+    return [
+        OrderRecord(each.id, SOUND_STATES[each.id].value, each.sale, each.item, each.buyer, each.quantity)
+        for each in helds
+    ]
+
+
+def test_each_reservation_has_exactly_one_order_that_says_the_same() -> None:
+    orders = sound_orders()
+    report = audit(SOUND, orders=orders)
+    assert report.ok
+    assert report.orders == len(orders) > 3
+    assert "I3" not in report.vacuous
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda orders: orders[1:], "reservation a has no order"),
+        (lambda orders: [*orders, orders[0]], "order a is there more than once"),
+        (
+            lambda orders: [*orders, msgspec.structs.replace(orders[0], id="zz")],
+            "order zz is of a reservation that no event has",
+        ),
+        (lambda orders: [msgspec.structs.replace(orders[0], state="expired"), *orders[1:]], "state='expired'"),
+        (lambda orders: [msgspec.structs.replace(orders[0], quantity=9), *orders[1:]], "quantity=9"),
+    ],
+)
+def test_an_order_that_is_missing_doubled_unknown_or_different_breaks_i3(
+    spoil: Callable[[list[OrderRecord]], list[OrderRecord]], says: str
+) -> None:
+    report = audit(SOUND, orders=spoil(sound_orders()))
+    assert report.broken == ["I3"]
+    assert any(says in sentence for sentence in report.violations), report.violations
 
 
 # --- I4: nothing that nobody asked for --------------------------------------------------------

@@ -7,7 +7,7 @@ folded from the events a second time, here, so that one mistake cannot hide itse
 from __future__ import annotations
 
 from ticketrush.audit.check import audit
-from ticketrush.audit.claims import Acknowledged, LedgerState, LevelLike, Told, Units, digest
+from ticketrush.audit.claims import Acknowledged, LedgerState, LevelLike, OrderRecord, Told, Units, digest
 from ticketrush.audit.report import INVARIANTS, AuditReport
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "AuditReport",
     "LedgerState",
     "LevelLike",
+    "OrderRecord",
     "Told",
     "Units",
     "audit",

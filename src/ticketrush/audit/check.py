@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final
 
-from ticketrush.audit.claims import Acknowledged, LedgerState, Told, Units, digest
+from ticketrush.audit.claims import Acknowledged, LedgerState, OrderRecord, Told, Units, digest
 from ticketrush.audit.fold import Fold
 from ticketrush.audit.report import INVARIANTS, AuditReport, Findings
 from ticketrush.events import AnyEvent, Held
@@ -26,6 +26,7 @@ def audit(
     asked_for: Callable[[str, str], bool] | None = None,
     demand_exceeds_capacity: bool | None = None,
     now_ms: int | None = None,
+    orders: Iterable[OrderRecord] | None = None,
 ) -> AuditReport:
     """Check I1..I8 over a whole history, from its first event on.
 
@@ -43,6 +44,8 @@ def audit(
         demand_exceeds_capacity: the caller's word that somebody wanted every unit of every item and
             that all faults are healed; only then I7 is checked.
         now_ms: the time of the audit; holds long overdue then count as stranded (I7).
+        orders: all that the order store has, once everything has arrived there: each reservation must
+            have exactly one, of the same state (I3).
     """
     findings = Findings()
     expected = _expectation(told, asked_for)
@@ -53,12 +56,13 @@ def audit(
         _check_state(fold, state, findings)
     fold.run(stream)
     lost = _check_told(fold, told, findings) if told is not None else 0
+    stored = _check_orders(fold, orders, findings) if orders is not None else None
     undersold = _check_stranded(fold, now_ms, findings) if demand_exceeds_capacity else 0
     books = [book for items in fold.books.values() for book in items.values()]
     unchecked = {
         "I1": not fold.orders,
         "I2": not fold.orders,
-        "I3": told is None or not (told.acknowledged or told.paid),
+        "I3": (told is None or not (told.acknowledged or told.paid)) and not stored,
         "I4": expected is None or not fold.orders,
         "I5": not fold.keys,
         "I6": all(book.limit is None for book in books) or not fold.orders,
@@ -83,6 +87,7 @@ def audit(
         expired=fold.ever[State.EXPIRED],
         cancelled=fold.ever[State.CANCELLED],
         refunded=fold.ever[State.REFUNDED],
+        orders=stored,
     )
 
 
@@ -148,6 +153,29 @@ def _check_told(fold: Fold, told: Told, findings: Findings) -> int:
             found = "is in no event" if order is None else f"is {order.state}"
             findings.add("I3", f"reservation {reservation_id} {found}, the buyer was told it is paid")
     return len(lost)
+
+
+def _check_orders(fold: Fold, orders: Iterable[OrderRecord], findings: Findings) -> int:
+    """I3: each reservation has exactly one order, which says the same. Returns how many orders there are."""
+    seen: set[str] = set()
+    count = 0
+    for record in orders:
+        count += 1
+        if record.id in seen:
+            findings.add("I3", f"order {record.id} is there more than once")
+        seen.add(record.id)
+        order = fold.orders.get(record.id)
+        if order is None:
+            findings.add("I3", f"order {record.id} is of a reservation that no event has")
+            continue
+        held = order.held
+        wanted = OrderRecord(record.id, order.state.value, held.sale, held.item, held.buyer, held.quantity)
+        if record != wanted:
+            findings.add("I3", f"the store has {record}, the events say {wanted}")
+    for reservation_id in fold.orders:
+        if reservation_id not in seen:
+            findings.add("I3", f"reservation {reservation_id} has no order")
+    return count
 
 
 def _as_acknowledged(held: Held) -> Acknowledged:

@@ -28,6 +28,17 @@ class Told(msgspec.Struct):
     unknown: list[tuple[str, str]] = msgspec.field(default_factory=list)
 
 
+class OrderRecord(msgspec.Struct, frozen=True, gc=False):
+    """An order as the order store has it; `state` is that of a reservation, or "incomplete"."""
+
+    id: str
+    state: str
+    sale: str
+    item: str
+    buyer: str
+    quantity: int
+
+
 class LevelLike(Protocol):
     """Anything that says the units of one item, as ``model.Level`` and ``Units`` do."""
 

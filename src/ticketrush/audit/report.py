@@ -19,7 +19,8 @@ class AuditReport(msgspec.Struct, frozen=True):
     ``violations`` are sentences, the first few of each invariant; ``counts`` says how many there
     were of each. ``oversold``, ``undersold``, ``held``, ``sold`` are units, all others count
     reservations: ``paid``, ``expired``, ``cancelled`` and ``refunded`` those that ever came into
-    that state, ``unknown`` those that a buyer could not know of.
+    that state, ``unknown`` those that a buyer could not know of. ``orders`` are those in the order
+    store, None if there was none to look into.
     """
 
     I1: bool
@@ -46,6 +47,7 @@ class AuditReport(msgspec.Struct, frozen=True):
     expired: int
     cancelled: int
     refunded: int
+    orders: int | None = None
 
     @property
     def ok(self) -> bool:

@@ -147,6 +147,25 @@ def cpu_of(pid: int) -> float | None:
     return None
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that `pid` started and that have not been reaped; none where that cannot be known."""
+    with contextlib.suppress(OSError):
+        return [_pid(stat) for stat in _stats() if _parent(stat) == pid]
+    return []
+
+
+def running_of(pids: Sequence[int]) -> list[int]:
+    """Those of `pids` that run, which need not be children of ours."""
+    return [pid for pid in pids if _runs(pid)]
+
+
+def wait_until_ended(pids: Sequence[int], within_s: float) -> None:
+    """Return when none of `pids`, which need not be children of ours, runs any more, or after `within_s`."""
+    give_up_s = time.monotonic() + within_s
+    while running_of(pids) and time.monotonic() < give_up_s:
+        time.sleep(0.001)
+
+
 def rss_mb_max(pid: int) -> float | None:
     """The most memory the process ever had, in megabytes, None where that cannot be known."""
     with contextlib.suppress(OSError):
@@ -186,6 +205,13 @@ def _after_name(stat: str) -> list[str]:
 
 def _parent(stat: str) -> int:
     return int(_after_name(stat)[1])
+
+
+def _runs(pid: int) -> bool:
+    """Whether `pid` is there and has not ended (a zombie has)."""
+    with contextlib.suppress(OSError):
+        return _after_name(Path(f"/proc/{pid}/stat").read_text(errors="replace"))[0] not in {"Z", "X"}
+    return False
 
 
 def _times(stat: str) -> float:

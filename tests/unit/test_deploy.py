@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ticketrush.cluster.nodes import STOP_S
+from ticketrush.cluster.program import STOP_S
 from ticketrush.ledger.redis_link import SCHEMES
 from ticketrush.settings import Settings, variable_of
 

@@ -10,7 +10,7 @@ class ClusterError(TicketrushError):
 
 
 class NotInstalled(ClusterError):
-    """There is no Valkey and no Redis on this machine; says what to install."""
+    """There is no such server on this machine; says what to install."""
 
 
 class PlanError(ClusterError, ValueError):

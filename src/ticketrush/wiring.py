@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from ticketrush.errors import SettingsError
 from ticketrush.ledger.embedded import EmbeddedLedger
 from ticketrush.ledger.protocol import Ledger
+from ticketrush.orders.protocol import OrderStore
+from ticketrush.orders.sqlite import SqliteOrders
+from ticketrush.settings import without_password
 
 _SQLITE = "sqlite:///"
 
@@ -38,6 +41,23 @@ def ledger_of(url: str, *, durability: str = "fsync", node: str = "", shards: in
     if durability not in {"fsync", "memory"}:
         raise SettingsError(f"durability {durability!r}: write fsync or memory")
     return EmbeddedLedger(path, durability=durability)
+
+
+def store_of(url: str) -> OrderStore:
+    """The order store at `url`, not yet open.
+
+    - ``sqlite:///FILE``, or ``sqlite:////FILE`` for a path from the root: a file, for one machine;
+    - ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``: PostgreSQL, for many.
+
+    Raises:
+        SettingsError: no store has such URLs.
+    """
+    path = url.removeprefix(_SQLITE)
+    if path == url or not path.strip("/"):
+        raise SettingsError(
+            f"orders {without_password(url)!r}: write sqlite:///FILE, or sqlite:////FILE for a path from the root"
+        )
+    return SqliteOrders(path)
 
 
 def _redis_ledger() -> type[RedisLedger]:

@@ -14,6 +14,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from ticketrush.orders.errors import NoticeRefused
+
 
 class Kind(enum.StrEnum):
     """What a notice tells."""
@@ -104,8 +106,16 @@ class Patch:
         self.times: dict[Kind, int] = {}
 
     def add(self, notice: Notice) -> None:
-        """Take a notice in; a repetition changes nothing."""
+        """Take a notice in; a repetition changes nothing, and a later time of the same thing is one.
+
+        Raises:
+            NoticeRefused: it tells another claim or payment than the one before.
+        """
         if notice.kind in self.times:
+            if notice.claim not in {None, self.claim} or notice.payment not in {"", self.payment}:
+                raise NoticeRefused(
+                    f"order {notice.order} is refused: it is told twice, and differently, as {notice.kind}"
+                )
             return
         self.times[notice.kind] = notice.at_ms
         if notice.claim is not None:
@@ -115,7 +125,7 @@ class Patch:
 
 
 def fold(notices: Iterable[Notice]) -> list[Patch]:
-    """One patch for each order that the notices are about."""
+    """One patch for each order that the notices are about. Raises NoticeRefused if two contradict each other."""
     patches: dict[str, Patch] = {}
     for notice in notices:
         patch = patches.get(notice.order)

@@ -35,10 +35,19 @@ class OrderStore(Protocol):
     async def close(self) -> None:
         """Let it go. May be called twice."""
 
+    async def pending(self) -> list[str]:
+        """The names of the migrations that `migrate` would apply. Makes and changes nothing.
+
+        In the place of `open`, as `migrate`. Raises StoreOutdated as that does.
+        """
+
     async def migrate(self) -> list[str]:
         """Bring the tables to this program's version, alone (others wait); the names of the migrations applied.
 
         In the place of `open`, on a store that is not open; `close` ends it.
+
+        Raises:
+            StoreOutdated: the tables are of a newer program, or something else.
         """
 
     async def put(
@@ -51,11 +60,13 @@ class OrderStore(Protocol):
     ) -> None:
         """Write all of it in one transaction; when this returns, it is durable.
 
-        What is known already changes nothing: a notice, a dead letter from the same place. `position`
-        (source, where) is how far that source has been read.
+        What is known already changes nothing: a notice, a dead letter from the same place, a repair. Of two
+        times of the same thing the one that was written first stays. `position` (source, where) is how far that
+        source has been read.
 
         Raises:
-            NoticeRefused: a notice contradicts what is known (a cancelled order is paid); nothing was written.
+            NoticeRefused: a notice contradicts what is known or another of the batch (a cancelled order is paid,
+                a second claim or payment is another than the first); nothing was written.
         """
 
     async def position(self, source: str) -> str | None:
@@ -67,6 +78,9 @@ class OrderStore(Protocol):
     async def orders_of(self, buyer: str, *, before: int | None, limit: int) -> list[Order]:
         """Orders of a buyer, newest number first, with numbers below `before` if given; no incomplete ones."""
 
+    async def page(self, after: int, limit: int) -> list[Order]:
+        """Orders of everybody, incomplete ones too, oldest number first, with numbers above `after`."""
+
     async def states(self, ids: Collection[str]) -> Mapping[str, OrderState]:
         """The states of those of the orders that the store has heard of."""
 
@@ -76,8 +90,11 @@ class OrderStore(Protocol):
     async def dead_letters(self, *, after: int, limit: int) -> list[DeadLetter]:
         """Dead letters that are not settled, oldest first, with numbers above `after`."""
 
-    async def settle(self, number: int) -> bool:
-        """A dead letter is dealt with: replayed or given up. False if there is no such one (any more)."""
+    async def settle(self, number: int, outcome: str, at_ms: int) -> bool:
+        """A dead letter is dealt with, in which way `outcome` says. False if no such one is open (any more).
+
+        It stays in the store, so that its message is known again when it is sent once more.
+        """
 
     async def repairs(self, *, limit: int) -> list[Repair]:
         """The latest repairs, newest first."""

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ticketrush import audit, logs
@@ -25,12 +25,12 @@ from ticketrush.ids import Ids
 from ticketrush.ledger.local_stock import IDLE_S
 from ticketrush.ledger.redis_decide import Booked, Decider, unless_done
 from ticketrush.ledger.redis_link import Link
-from ticketrush.ledger.redis_node import AHEAD, RedisNode, all_of, blob_of
+from ticketrush.ledger.redis_node import AHEAD, RedisNode, all_of
+from ticketrush.ledger.redis_operate import Operator
 from ticketrush.ledger.redis_reads import Reads
 from ticketrush.ledger.redis_reaper import Reaper
 from ticketrush.ledger.redis_reconcile import Report, reconcile
 from ticketrush.ledger.redis_recovery import Recovery
-from ticketrush.ledger.redis_sale import PREFIX, SALES, RedisSale
 from ticketrush.ledger.redis_watch import STOP_S, Watch
 from ticketrush.model import Reason, Refused
 
@@ -40,9 +40,6 @@ _UNKNOWN_RESERVATION: Final = Refused(Reason.UNKNOWN_RESERVATION)
 
 BACKUP_MS: Final = 500
 """How much later than the reaper other nodes expire holds."""
-
-DISCOVER_S: Final = 0.05
-"""How often buyers of a sale that nobody knows may cause a look for new sales."""
 
 log = logs.get("ticketrush.ledger.redis")
 
@@ -69,12 +66,19 @@ class RedisLedger:
         self._link = Link(url, durability=durability)
         self._node = RedisNode(self._link, name, shards, ahead)
         self._decider = Decider(self._node)
+        self._operator = Operator(self._node)
         self._reads = Reads(self._node)
         self._reaper = Reaper(self._node)
         self._recovery = Recovery(self._node, self._decider.memory, self._reaper)
         self._watch = Watch(self._node, self._reaper, self._recovery)
         self._ids = Ids()
-        self._discovered_s = 0.0
+        self._operations: dict[type, Callable[[Any], Awaitable[m.Outcome]]] = {
+            m.CreateSale: self._operator.create,
+            m.OpenSale: self._operator.schedule,
+            m.CloseSale: self._operator.schedule,
+            m.AddStock: self._operator.add,
+            m.Expire: self._expire,
+        }
         self._started = False
         self._idle: asyncio.TimerHandle | None = None
         self._giving: asyncio.Task[None] | None = None
@@ -147,7 +151,7 @@ class RedisLedger:
                 if end > begin:
                     outcomes += await self._decide(commands[begin:end])  # type: ignore[arg-type]
                 else:
-                    outcomes.append(await _OPERATE[type(commands[begin])](self, commands[begin]))
+                    outcomes.append(await self._operations[type(commands[begin])](commands[begin]))
                     end = begin + 1
             except LedgerRefused as error:
                 raise unless_done(outcomes, error) from error
@@ -162,7 +166,7 @@ class RedisLedger:
         groups: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
         for index, command in enumerate(commands):
             if isinstance(command, m.Reserve):
-                sale = await self._sale(command.sale)
+                sale = await self._node.sale(command.sale)
                 if sale is None:
                     outcomes[index] = _UNKNOWN_SALE
                     continue
@@ -185,17 +189,6 @@ class RedisLedger:
                 outcomes[index] = outcome
         return outcomes
 
-    async def _sale(self, id: str) -> RedisSale | None:
-        """A sale; one that another node has created a moment ago is looked for."""
-        sale = self._node.sales.get(id)
-        if sale is None and time.monotonic() > self._discovered_s + DISCOVER_S:
-            self._discovered_s = time.monotonic()
-            await self._node.discover()
-            sale = self._node.sales.get(id)
-        if sale is not None:
-            sale.used_s = time.monotonic()
-        return sale
-
     def _return_idle(self) -> None:
         """Units that are left over go back, unless they are used within a moment."""
         loop = asyncio.get_running_loop()
@@ -216,90 +209,6 @@ class RedisLedger:
             self._return_idle()
 
     # --- operating --------------------------------------------------------------------------
-
-    async def _create(self, command: m.CreateSale) -> m.Outcome:
-        wanted, node = command.sale, self._node
-        numbers: dict[bytes, bytes] = await node.command("hgetall", SALES)
-        if wanted.id.encode() not in numbers:
-            if len(numbers) >= m.SALES_MAX:
-                return Refused(Reason.LIMIT_EXCEEDED)
-            taken = {int(number) for number in numbers.values()}  # after a loss the counter may be behind
-            number = await node.command("incr", f"{PREFIX}numbers")
-            while number in taken:
-                number = await node.command("incr", f"{PREFIX}numbers")
-            await node.command("hsetnx", SALES, wanted.id, number)
-            numbers = await node.command("hgetall", SALES)
-        made = RedisSale(wanted, int(numbers[wanted.id.encode()]), node.shards, node.name)
-        definition = {
-            "op": "create",
-            "place": made.number,
-            "shards": node.shards,
-            "hold": wanted.hold_window_ms,
-            "items": [[item.id, item.capacity, item.purchase_limit] for item in wanted.items],
-            "opens": wanted.opens_at_ms,
-            "closes": wanted.closes_at_ms,
-            "epoch": 1,
-            "whole": 1,
-        }
-        for number in range(1, node.shards):  # the first book last: with it the sale is there, and whole
-            await node.book(made, number, "sale", blob_of(wanted), silent=True, **definition)
-        reply = await node.book(made, 0, "sale", blob_of(wanted), silent=False, **definition)
-        if reply[0] == "exists":
-            await self._sale(wanted.id)
-            return Refused(Reason.SALE_EXISTS)
-        if reply[0] == "ok":
-            for shelf in made.shelves.values():
-                await node.stock(made, shelf, make=True)
-            node.add(made)
-        elif wanted.id not in node.sales:
-            await node.load(wanted.id)
-        return m.SaleChanged(node.sales[wanted.id].sale, repeated=reply[0] == "repeated")
-
-    async def _schedule(self, command: m.OpenSale | m.CloseSale) -> m.Outcome:
-        sale = await self._sale(command.sale)
-        if sale is None:
-            return _UNKNOWN_SALE
-        others = range(1, len(sale.books))
-        op = "open" if isinstance(command, m.OpenSale) else "close"
-        if op == "close":  # nobody buys any more when the event says so
-            for number in others:
-                await self._node.book(sale, number, "sale", op=op, silent=True)
-        reply = await self._node.book(sale, 0, "sale", op=op, silent=False)
-        await self._node.look(sale, 0)
-        if op == "open":
-            for number in others:
-                await self._node.book(
-                    sale,
-                    number,
-                    "sale",
-                    op="copy",
-                    silent=True,
-                    opens=sale.sale.opens_at_ms,
-                    closes=sale.sale.closes_at_ms,
-                )
-        return m.SaleChanged(sale.sale, repeated=reply[0] == "repeated")
-
-    async def _add(self, command: m.AddStock) -> m.Outcome:
-        sale = await self._sale(command.sale)
-        if sale is None:
-            return _UNKNOWN_SALE
-        reply = await self._node.book(
-            sale,
-            0,
-            "sale",
-            op="add",
-            silent=False,
-            item=command.item,
-            units=command.units,
-            id=command.key,
-            most=m.CAPACITY_MAX,
-        )
-        status = reply[0]
-        if status in {"ok", "repeated"}:
-            await self._node.look(sale, 0)
-            await self._node.stock(sale, sale.shelves[command.item])
-            return m.SaleChanged(sale.sale, repeated=status == "repeated")
-        return Refused(_NOT_ADDED[status])
 
     async def _expire(self, command: m.Expire) -> m.Outcome:
         """The oldest due hold of all books first, as one ledger would."""
@@ -381,18 +290,3 @@ class RedisLedger:
         """See `Ledger.state`."""
         await self._node.idle(time.monotonic())
         return await self._reads.state()
-
-
-_NOT_ADDED: Final = {
-    "unknown_item": Reason.UNKNOWN_ITEM,
-    "reused": Reason.KEY_REUSED,
-    "limit": Reason.LIMIT_EXCEEDED,
-}
-
-_OPERATE: Final[dict[type, Callable[[RedisLedger, Any], Any]]] = {
-    m.CreateSale: RedisLedger._create,
-    m.OpenSale: RedisLedger._schedule,
-    m.CloseSale: RedisLedger._schedule,
-    m.AddStock: RedisLedger._add,
-    m.Expire: RedisLedger._expire,
-}

@@ -19,7 +19,7 @@ from ticketrush import logs
 from ticketrush import model as m
 from ticketrush.errors import LedgerRefused, LedgerUnavailable
 from ticketrush.ledger.redis_link import Link
-from ticketrush.ledger.redis_sale import CHANGED, LEASES, SALES, Book, RedisSale, Shelf
+from ticketrush.ledger.redis_sale import CHANGED, LEASES, SALES, Book, RedisSale, Shelf, meta_of
 
 LEASE_MS: Final = 3_000
 """How long a lease lives without a heartbeat."""
@@ -30,9 +30,11 @@ AHEAD: Final = 4
 AHEAD_MAX: Final = 64
 """Answers that may be ahead of the one that is waited for; with more, others buy here too."""
 
+DISCOVER_S: Final = 0.05
+"""How often buyers of a sale that nobody knows may cause a look for it."""
+
 _ATTEMPTS: Final = 6
 
-_blob_of: Final = msgspec.msgpack.Encoder().encode
 _sale_of: Final = msgspec.msgpack.Decoder(m.Sale).decode
 
 log = logs.get("ticketrush.ledger.redis")
@@ -60,6 +62,7 @@ class RedisNode:
         self.dropped: list[tuple[RedisSale, str, str]] = []
         """Leases (sale, item, lease) given up by this node, to be reclaimed."""
         self._leased: set[tuple[str, str]] = set()
+        self._looked_s = 0.0
 
     # --- calls ------------------------------------------------------------------------------
 
@@ -185,15 +188,30 @@ class RedisNode:
         for sale in sorted(unknown, key=lambda each: int(numbers[each.encode()])):
             await self.load(sale)
 
+    async def sale(self, id: str) -> RedisSale | None:
+        """A sale that somebody asks for; one that another node has created a moment ago is looked for."""
+        sale = self.sales.get(id)
+        if sale is None and time.monotonic() > self._looked_s + DISCOVER_S:
+            self._looked_s = time.monotonic()
+            sale = await self.load(id)
+        if sale is not None:
+            sale.used_s = time.monotonic()
+        return sale
+
+    async def known(self, id: str) -> RedisSale | None:
+        """A sale; None if the server has none of this name either."""
+        return self.sales.get(id) or await self.load(id)
+
     async def load(self, id: str) -> RedisSale | None:
         """Learn of one sale; None if it is not there (yet)."""
-        first = RedisSale(m.Sale(id, (m.Item("none", 0),)), 0, 1, self.name).books[0]
-        blob, number, shards = await self.command("hmget", first.meta, "created", "number", "shards")
+        blob, number, shards = await self.command("hmget", meta_of(id), ("created", "number", "shards"))
         if blob is None:
             return None
         sale = RedisSale(_sale_of(blob), int(number), int(shards), self.name)
         for book in range(len(sale.books)):
             await self.look(sale, book)
+        if id in self.sales:  # learned of meanwhile, and perhaps selling: there is one local stock of an item
+            return self.sales[id]
         self.add(sale)
         self.sales = dict(sorted(self.sales.items(), key=lambda each: each[1].number))
         with contextlib.suppress(Moved):  # it is being made, or built anew
@@ -257,11 +275,6 @@ def using(shelves: Iterable[Shelf]) -> None:
     now_s = time.monotonic()
     for shelf in shelves:
         shelf.local.used_s = now_s
-
-
-def blob_of(sale: m.Sale) -> bytes:
-    """A sale as the ledger keeps it."""
-    return _blob_of(sale)
 
 
 async def all_of(*calls: Any) -> list[Any]:

@@ -29,9 +29,9 @@ from ticketrush import logs
 from ticketrush import model as m
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.ledger.redis_decide import Memory
-from ticketrush.ledger.redis_node import RedisNode, blob_of
+from ticketrush.ledger.redis_node import RedisNode
 from ticketrush.ledger.redis_reaper import Reaper
-from ticketrush.ledger.redis_sale import PREFIX, RedisSale
+from ticketrush.ledger.redis_sale import PREFIX, SALES, RedisSale, blob_of, definition
 
 NODES: Final = PREFIX + "nodes"
 """Hash: node -> "identity of the server/steps of restoring that are done, when it was last heard of"."""
@@ -162,27 +162,13 @@ class Recovery:
     async def _make_again(self, sale: RedisSale, number: int) -> None:
         """The server has forgotten the book altogether, or the whole sale: as it was when this node last knew it."""
         of = sale.created
-        await self._node.book(
-            sale,
-            number,
-            "sale",
-            blob_of(of),
-            op="create",
-            silent=number > 0,
-            place=sale.number,
-            shards=len(sale.books),
-            hold=of.hold_window_ms,
-            opens=of.opens_at_ms,
-            closes=of.closes_at_ms,
-            items=[[item.id, item.capacity, item.purchase_limit] for item in of.items],
-            epoch=sale.epoch + 1,
-            whole=0,
-        )
+        asks = definition(sale, epoch=sale.epoch + 1, whole=0)
+        await self._node.book(sale, number, "sale", blob_of(of), silent=number > 0, **asks)
         opens, closes = sale.sale.opens_at_ms, sale.sale.closes_at_ms
         if (opens, closes) != (of.opens_at_ms, of.closes_at_ms):
             await self._node.book(sale, number, "sale", op="copy", silent=number > 0, opens=opens, closes=closes)
         if number == 0:
-            await self._node.command("hset", f"{PREFIX}sales", sale.id, sale.number)
+            await self._node.command("hset", SALES, sale.id, sale.number)
             for item in of.items:
                 more = sale.shelves[item.id].capacity - item.capacity
                 if more > 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -21,6 +21,9 @@ PREFIX: Final = "ticketrush:"
 SALES: Final = PREFIX + "sales"
 """Hash: sale -> its number, in the order in which they were created."""
 
+NUMBERS: Final = PREFIX + "numbers"
+"""The last number that a sale was given."""
+
 LEASES: Final = PREFIX + "leases"
 """Set of "sale item": the items whose stock has leases, for the reaper to look at."""
 
@@ -29,6 +32,9 @@ CHANGED: Final = PREFIX + "changed"
 
 ROUTE: Final = "-"
 """What stands between the random part of an id and the numbers of its sale and book."""
+
+blob_of: Final = msgspec.msgpack.Encoder().encode
+"""A sale as the ledger keeps it."""
 
 _BOOK_KEYS: Final = ("meta", "records", "keys", "bought", "due", "events", "leases")
 
@@ -156,3 +162,24 @@ class RedisSale:
         levels = tuple(self._level(item) for item in self.shelves)
         version = max(book.version for book in self.books)
         return m.Stock(self.sale, version, levels, self.next_due_ms(), self.is_settled)
+
+
+def meta_of(sale: str) -> str:
+    """The key of the first book's meta, where the sale itself is."""
+    return f"{PREFIX}{{{sale}:0}}:meta"
+
+
+def definition(sale: RedisSale, *, epoch: int, whole: int) -> dict[str, Any]:
+    """What lua/sale.lua is told to make a book of `sale`, as it was created."""
+    of = sale.created
+    return {
+        "op": "create",
+        "place": sale.number,
+        "shards": len(sale.books),
+        "hold": of.hold_window_ms,
+        "items": [[item.id, item.capacity, item.purchase_limit] for item in of.items],
+        "opens": of.opens_at_ms,
+        "closes": of.closes_at_ms,
+        "epoch": epoch,
+        "whole": whole,
+    }

@@ -1,5 +1,6 @@
 -- sale.lua: create, open, close or restock a sale; its record and schedule are in its first book. On the other books,
 -- silent (no event), create makes the book, and close or copy sets its schedule.
+-- A copy is as of clock `at` of the first book; an older one than the book has does nothing.
 -- ARGV 1 map: op; for create, with the sale in MessagePack as 2: place (its number), shards, opens, closes, hold,
 --   items [[id, capacity, limit]]; for add: item, units, id (the idempotency key), most.
 -- Reply: 'ok' when it was done and an event written, else why not. Keeps I5 for additions.
@@ -45,7 +46,11 @@ elseif ask.op == 'close' then
   if is_closed then return reply('repeated', false) end
   closes = now
 end
-if ask.op == 'copy' then opens, closes = tonumber(ask.opens), tonumber(ask.closes) end
+if ask.op == 'copy' then
+  if ask.at and ask.at < (tonumber(call('HGET', KEYS[1], 'scheduled')) or 0) then return reply('repeated', false) end
+  if ask.at then call('HSET', KEYS[1], 'scheduled', ask.at) end
+  opens, closes = tonumber(ask.opens), tonumber(ask.closes)
+end
 call('HSET', KEYS[1], 'opens', opens or '', 'closes', closes or '')
 if ask.silent then return reply('ok', false) end
 return written(pack({ { 'sale_scheduled', now, ask.sale, opens or none, closes or none } }))

@@ -6,7 +6,8 @@
     ├── StoreUnavailable     the store did not answer: what was to be written may or may not be; write it again
     ├── NoticeRefused        the store refuses what a notice says; nothing of the batch was written
     ├── StoreOutdated        the store's tables are missing, or older or newer than this program; names the command
-    └── SourceUnavailable    the event log did not answer; nothing is lost, ask again
+    ├── SourceUnavailable    the event log did not answer; nothing is lost, ask again
+    └── BrokerUnavailable    Kafka did not take all that was to be published; publish it again
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class StoreOutdated(TicketrushError):
 
 class SourceUnavailable(TicketrushError):
     """The event log did not answer. Nothing is lost; ask again."""
+
+
+class BrokerUnavailable(TicketrushError):
+    """Kafka did not take all that was to be published. Some of it may be there; publishing it again is harmless."""

@@ -8,15 +8,21 @@ and a unit here, from which ``docs/configuration.md`` and ``ticketrush config sh
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -25,14 +31,18 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from ticketrush.addresses import is_loopback, is_web, without_password
+from ticketrush.credentials import check_each, check_token_secret, check_webhook_secret
 from ticketrush.errors import SettingsError
+
+__all__ = ["Described", "Settings", "is_loopback", "load", "unit_of", "variable_of", "without_password"]
 
 ENV_PREFIX: Final = "TICKETRUSH_"
 CONFIG_FILE: Final = Path("ticketrush.toml")
 """Read from the working directory when no other file is named, if it is there."""
 
-SECRET_BYTES_MIN: Final = 32
-"""The shortest secret for HS256: as long as its hash (RFC 7518, section 3.2)."""
+_WITH_PASSWORD: Final = frozenset(("ledger", "orders", "payment_gateway"))
+"""Settings that are URLs and may have a password in them."""
 
 _SQLITE: Final = "sqlite:///"
 _REDIS: Final = tuple(f"{secure}{kind}://" for secure in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster"))
@@ -114,6 +124,19 @@ class Settings(BaseSettings):
         max_length=2,
     )
     token_audience: str = _setting("ticketrush", "text", "The aud claim that a token must have.", min_length=1)
+    payment_gateway: str = _setting(
+        "",
+        "URL",
+        "Where payments are made, as ticketrush test-gateway takes them: http://HOST:PORT. It tells of them by "
+        "webhook. Empty: a test gateway in the process, which forgets with it.",
+    )
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = _setting(
+        (),
+        "secrets",
+        "One or two secrets that sign the payment gateway's webhooks, whsec_ and Base64 each, in the environment "
+        "separated by a comma. Both verify, so that they can be changed. Without one no webhook is accepted.",
+        max_length=2,
+    )
     queue_max: int = _setting(
         16_384,
         "requests",
@@ -184,21 +207,23 @@ class Settings(BaseSettings):
             raise ValueError("it names no file; write sqlite:///FILE")
         return value
 
-    @field_validator("token_secrets", mode="before")
+    @field_validator("payment_gateway")
+    @classmethod
+    def _gateway_is_on_the_web(cls, value: str) -> str:
+        if value and not is_web(value):
+            raise ValueError("write http://HOST:PORT or https://HOST, without a query")
+        return value
+
+    @field_validator("token_secrets", "webhook_secrets", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
-    @field_validator("token_secrets")
+    @field_validator("token_secrets", "webhook_secrets")
     @classmethod
-    def _secrets_are_long(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for number, secret in enumerate(value, start=1):
-            length = len(secret.get_secret_value().encode())
-            if length < SECRET_BYTES_MIN:
-                raise ValueError(
-                    f"secret {number} has {length} bytes and needs {SECRET_BYTES_MIN}; "
-                    "make one with: ticketrush token secret"
-                )
+    def _secrets_are_good(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        check = check_token_secret if info.field_name == "token_secrets" else check_webhook_secret
+        check_each([secret.get_secret_value() for secret in value], check)
         return value
 
     @model_validator(mode="after")
@@ -223,6 +248,11 @@ class Settings(BaseSettings):
 
     def check_servable(self) -> None:
         """Raises SettingsError unless a server may start with these: tokens can be checked, or it is open."""
+        if self.payment_gateway and not self.webhook_secrets:
+            raise SettingsError(
+                "webhook_secrets is empty, so no news of the payment gateway could be believed. Make a secret with "
+                "`ticketrush token webhook-secret`, set it as TICKETRUSH_WEBHOOK_SECRETS, and give it to the gateway."
+            )
         if not self.open and not self.token_secrets:
             raise SettingsError(
                 "token_secrets is empty, so no buyer could prove who they are. Make a secret with "
@@ -239,7 +269,7 @@ class Settings(BaseSettings):
         return tuple(
             Described(
                 name=name,
-                value=_shown(without_password(getattr(self, name)) if name == "ledger" else getattr(self, name)),
+                value=_shown(without_password(getattr(self, name)) if name in _WITH_PASSWORD else getattr(self, name)),
                 origin=self.origin(name),
                 unit=unit_of(name),
                 description=field.description or "",
@@ -294,22 +324,6 @@ def load(config_file: Path | None = None, flags: Mapping[str, object] | None = N
     return settings
 
 
-def without_password(url: str) -> str:
-    """A URL that may be shown: without the user and password in it."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def variable_of(name: str) -> str:
     """The environment variable of the setting `name`."""
     return ENV_PREFIX + name.upper()
@@ -349,7 +363,7 @@ def _explain(error: ValidationError, values: Mapping[str, object], origins: Mapp
         elif name:
             value = (
                 "(hidden)"
-                if name == "token_secrets" or (name == "ledger" and "@" in str(values.get(name)))
+                if name.endswith("_secrets") or (name in _WITH_PASSWORD and "@" in str(values.get(name)))
                 else _shown(values.get(name))
             )
             lines.append(f"{name} = {value} (from {origins.get(name, 'default')}): {why}.")

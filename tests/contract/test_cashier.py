@@ -33,6 +33,6 @@ def test_a_late_order_that_was_replaced_and_paid_is_not_charged_again_after_a_re
             gateway = TestGateway()
             settlement = await Cashier(desk, gateway).pay(lost, "approve")
             assert (settlement.state, settlement.reservation.state) == (PaymentState.APPROVED, State.PAID)
-            assert gateway.latest(lost.id) is None, "the buyer was charged a second time"
+            assert await gateway.latest(lost.id) is None, "the buyer was charged a second time"
 
     asyncio.run(after(asyncio.run(before())))

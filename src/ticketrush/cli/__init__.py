@@ -10,7 +10,7 @@ import typer
 
 from ticketrush import logs
 from ticketrush._version import __version__
-from ticketrush.cli import audit, bench, config, reconcile, rush, sale, serve, token, up
+from ticketrush.cli import audit, bench, config, gateway, reconcile, rush, sale, serve, token, up
 from ticketrush.cli.app import EXIT_CODES_HELP, Commands
 
 __all__ = ["app", "main"]
@@ -30,6 +30,7 @@ app.command(epilog=rush.EPILOG)(rush.rush)
 app.command(epilog=audit.EPILOG)(audit.audit)
 app.command(epilog=reconcile.EPILOG)(reconcile.reconcile)
 app.command(epilog=bench.EPILOG)(bench.bench)
+app.command("test-gateway", epilog=gateway.EPILOG)(gateway.serve)
 app.add_typer(sale.app, name="sale")
 app.add_typer(token.app, name="token")
 app.add_typer(config.app, name="config")

@@ -12,6 +12,7 @@ from ticketrush.admission.tokens import OPERATOR, Tokens, is_visible, new_secret
 from ticketrush.cli import output
 from ticketrush.cli.app import Commands, UsageError
 from ticketrush.cli.flags import Config, flag, settings_of
+from ticketrush.credentials import new_webhook_secret
 from ticketrush.errors import SettingsError
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Make secrets, mint tokens, check tokens.")
@@ -27,6 +28,16 @@ def secret() -> None:
     and drop the old one when its last token has expired.
     """
     print(new_secret())
+
+
+@app.command(epilog="Example: `export TICKETRUSH_WEBHOOK_SECRETS=$(ticketrush token webhook-secret)`")
+def webhook_secret() -> None:
+    """Print a new random secret for TICKETRUSH_WEBHOOK_SECRETS, which the payment gateway gets too.
+
+    To change secrets without an outage, add the new one behind a comma, let the gateway sign with it,
+    and drop the old one.
+    """
+    print(new_webhook_secret())
 
 
 @app.command(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from ticketrush import model as m
-from ticketrush.cashier import PaymentState, Settlement
+from ticketrush.cashier import Cashier, PaymentState, Settlement
 from ticketrush.http.answers import ReservationView, iso, json_answer
 from ticketrush.http.openapi import describe
 from ticketrush.http.problems import problem
@@ -32,9 +32,9 @@ demo_router = APIRouter()
 
 
 class PaymentBody(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """How to pay at the test gateway: a card that approves, declines, or approves late."""
+    """How to pay. The gateway says which cards there are: at the test gateway approve, decline, and late."""
 
-    card: Literal["approve", "decline", "late"]
+    card: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}$")]
     delay_ms: Annotated[int, msgspec.Meta(ge=0, le=30_000)] = 0
 
 
@@ -150,6 +150,7 @@ async def read_order(request: Request, id: ReservationId) -> Response:
             "wrong_state",
             "payment_declined",
             "payment_refunded",
+            "payment_unknown",
             "malformed",
             "invalid_request",
             "body_too_large",
@@ -174,6 +175,8 @@ async def _settled(request: Request, settlement: Settlement, id: str) -> Respons
     state = settlement.state
     if state is PaymentState.BUSY:
         return respond(problem("overloaded", "", (b"retry-after", b"1")))
+    if state is PaymentState.UNKNOWN:
+        return respond(problem("payment_unknown", "", (b"retry-after", b"1")))
     if state is PaymentState.DECLINED:
         return respond(problem("payment_declined"))
     if state is PaymentState.REFUNDED:
@@ -185,7 +188,7 @@ async def _settled(request: Request, settlement: Settlement, id: str) -> Respons
         paid = await services_of(request).engine.reservation(id) or paid
     order = await order_of(request, paid)
     if state is PaymentState.PENDING:
-        return respond(json_answer(PaidView(order, PaymentView("pending")), 202))
+        return respond(json_answer(PaidView(order, PaymentView("pending", settlement.payment)), 202))
     return respond(json_answer(PaidView(order, PaymentView("approved", settlement.payment))))
 
 
@@ -197,15 +200,7 @@ async def order_of(request: Request, reservation: m.Reservation) -> OrderView:
     if reservation.state is State.EXPIRED:
         replacement = await cashier.replacement(reservation)
         replaced_by = replacement.id if replacement else None
-    charge = cashier.charge_of(reservation.id)
-    if cashier.is_pending(reservation.id):
-        payment = PaymentView("pending")
-    elif charge is not None:
-        payment = PaymentView(charge.state.value, charge.id)
-    elif reservation.payment:
-        payment = PaymentView("refunded" if reservation.state is State.REFUNDED else "approved", reservation.payment)
-    else:
-        payment = PaymentView("none")
+    payment = await _payment_of(cashier, reservation)
     return OrderView(
         reservation.id,
         reservation.sale,
@@ -220,6 +215,16 @@ async def order_of(request: Request, reservation: m.Reservation) -> OrderView:
         payment,
         replaced_by,
     )
+
+
+async def _payment_of(cashier: Cashier, reservation: m.Reservation) -> PaymentView:
+    """How the order's payment stands: the ledger knows of what is paid, the gateway of all else."""
+    if reservation.payment:
+        return PaymentView("refunded" if reservation.state is State.REFUNDED else "approved", reservation.payment)
+    if cashier.is_pending(reservation.id):
+        return PaymentView("pending")
+    charge = await cashier.charge_of(reservation)
+    return PaymentView("none") if charge is None else PaymentView(charge.state.value, charge.id)
 
 
 @demo_router.api_route("/buy/ticket", methods=["GET", "POST"], summary="The articles' call", include_in_schema=False)

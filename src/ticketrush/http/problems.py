@@ -54,6 +54,13 @@ KINDS: Final[dict[str, Kind]] = {
     "payment_refunded": Kind(
         409, "Payment refunded", "The hold had ended and no unit was free; the money was given back."
     ),
+    "payment_mismatch": Kind(
+        422, "Payment mismatch", "The amount or the currency is not the price of the order; nothing was settled."
+    ),
+    "payment_unknown": Kind(
+        503, "Payment unknown", "The payment gateway did not answer. Pay again: an order is charged once."
+    ),
+    "invalid_signature": Kind(401, "Invalid signature", "This is not a webhook that was signed for this server, now."),
     "unauthorized": Kind(401, "Unauthorized", "Send a valid token as `Authorization: Bearer <token>`."),
     "forbidden": Kind(403, "Forbidden", "This call needs a token with the scope `operator`."),
     "not_local": Kind(
@@ -79,6 +86,10 @@ KINDS: Final[dict[str, Kind]] = {
 PROBLEM_JSON: Final[Header] = (b"content-type", b"application/problem+json")
 
 _CHALLENGE: Final[Header] = (b"www-authenticate", b'Bearer realm="ticketrush"')
+_CHALLENGES: Final[dict[str, Header]] = {
+    "invalid_signature": (b"www-authenticate", b'Webhook-Signature realm="ticketrush"'),
+}
+"""Of problems with a 401 that a bearer token would not solve."""
 
 
 def problem(code: str, detail: str = "", *headers: Header, status: int = 0) -> Answer:
@@ -86,7 +97,7 @@ def problem(code: str, detail: str = "", *headers: Header, status: int = 0) -> A
     kind = KINDS[code]
     status = status or kind.status
     if status == 401:
-        headers = (_CHALLENGE, *headers)
+        headers = (_CHALLENGES.get(code, _CHALLENGE), *headers)
     body = Problem(f"urn:ticketrush:problem:{code}", kind.title, status, detail or kind.detail, code)
     return Answer(status, (PROBLEM_JSON, *headers), encode(body))
 

@@ -24,7 +24,7 @@ from ticketrush.http.fastlane import FastLane
 from ticketrush.http.lane import Limits
 from ticketrush.http.protocol import SteadyProtocol
 from ticketrush.http.services import Services
-from ticketrush.payments.test_gateway import TestGateway
+from ticketrush.payments.wiring import gateway_of, verifier_of
 from ticketrush.settings import Settings, load
 from ticketrush.wiring import ledger_of
 
@@ -60,7 +60,9 @@ def build(settings: Settings) -> Services:
     limits = Limits(
         settings.body_max_bytes, settings.header_max_bytes, settings.request_timeout_s, settings.keep_alive_timeout_s
     )
-    return Services.of(engine, TestGateway(), tokens, limits=limits, demo=demo, stat_log=stat_log)
+    gateway = gateway_of(settings.payment_gateway)
+    webhooks = verifier_of([secret.get_secret_value() for secret in settings.webhook_secrets])
+    return Services.of(engine, gateway, tokens, webhooks=webhooks, limits=limits, demo=demo, stat_log=stat_log)
 
 
 def application() -> FastAPI:

@@ -12,17 +12,19 @@ from ticketrush.engine import Engine
 from ticketrush.http.demo import Demo, StatLog
 from ticketrush.http.lane import Lane, Limits
 from ticketrush.http.purchase import Purchases
-from ticketrush.payments.protocol import Gateway
+from ticketrush.payments.protocol import Gateway, Verifies
+from ticketrush.payments.wiring import verifier_of
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The rooms behind the HTTP API. `tokens` is None in open mode."""
+    """The rooms behind the HTTP API. `tokens` is None in open mode; `webhooks` says whose webhooks are believed."""
 
     engine: Engine
     cashier: Cashier
     tokens: Tokens | None
     lane: Lane
+    webhooks: Verifies
     demo: Demo | None = None
     stat_log: StatLog | None = None
 
@@ -33,13 +35,14 @@ class Services:
         gateway: Gateway,
         tokens: Tokens | None,
         *,
+        webhooks: Verifies | None = None,
         limits: Limits | None = None,
         demo: Demo | None = None,
         stat_log: StatLog | None = None,
     ) -> Services:
         """Services around an engine that is not started yet."""
         lane = Lane(Purchases(engine, tokens), limits or Limits(), demo)
-        return cls(engine, Cashier(engine, gateway), tokens, lane, demo, stat_log)
+        return cls(engine, Cashier(engine, gateway), tokens, lane, webhooks or verifier_of(()), demo, stat_log)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

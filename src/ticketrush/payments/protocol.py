@@ -1,4 +1,9 @@
-"""What a payment gateway promises."""
+"""What a payment gateway promises.
+
+A gateway is told of a charge. It answers at once whether the money was taken (APPROVED, DECLINED), or
+that this will be known later (PENDING), and then tells it by a webhook. Nothing here knows which
+of the two a gateway does: who asks for a charge must take both.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,17 @@ from typing import Protocol
 
 import msgspec
 
+from ticketrush.errors import TicketrushError
+
+
+class GatewayUnavailable(TicketrushError):
+    """The gateway did not answer. What it was asked may or may not have happened; ask again, it is safe."""
+
 
 class ChargeState(enum.StrEnum):
-    """Where the money is."""
+    """Where the money is: PENDING -> APPROVED -> REFUNDED, PENDING -> DECLINED."""
 
+    PENDING = "pending"
     APPROVED = "approved"
     DECLINED = "declined"
     REFUNDED = "refunded"
@@ -27,16 +39,36 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
 
 class Gateway(Protocol):
-    """Takes money for orders and gives it back."""
+    """Takes money for orders and gives it back. Every call ends within a bounded time.
+
+    All calls may be repeated. Each raises GatewayUnavailable when there is no answer: it is not known then
+    what happened, and repeating the call finds out.
+    """
 
     async def charge(self, order: str, amount_minor: int, currency: str, card: str, delay_ms: int) -> Charge:
-        """Try to take the money. An order that has an approved charge is not charged again: it gets that one."""
+        """Try to take the money. An order whose last charge is pending or approved gets that one, no other."""
         ...
 
     async def refund(self, payment: str) -> Charge | None:
         """Give back what the charge of this id took; repeating it is harmless. None if it took nothing."""
         ...
 
-    def latest(self, order: str) -> Charge | None:
-        """The last charge of an order."""
+    async def read(self, payment: str) -> Charge | None:
+        """The charge of this id as it is now; None if the gateway knows none."""
+        ...
+
+    async def latest(self, order: str) -> Charge | None:
+        """The last charge of an order; None if the gateway knows none."""
+        ...
+
+    async def close(self) -> None:
+        """Let connections go. May be called twice."""
+        ...
+
+
+class Verifies(Protocol):
+    """Knows who sent a webhook."""
+
+    def accepts(self, body: bytes, id: bytes | None, timestamp: bytes | None, signatures: bytes | None) -> bool:
+        """Whether `body` and these headers, as they came, are from the payment gateway and not too old."""
         ...

@@ -1,7 +1,8 @@
 """A payment gateway for trying things out: it approves, declines or is late, as asked.
 
 No money moves. It lives in the process and forgets with it; a reservation that it settled stays
-settled in the ledger.
+settled in the ledger. It never answers "pending": a late charge is one that it takes long to answer.
+`ticketrush.payments.service` is the same as a process of its own, with webhooks.
 """
 
 from __future__ import annotations
@@ -13,15 +14,11 @@ from typing import Final
 
 import msgspec
 
+from ticketrush.payments.cards import DECLINE, delay_of
 from ticketrush.payments.protocol import Charge, ChargeState
 
 CHARGES_MAX: Final = 100_000
 """Charges it remembers; the oldest are forgotten first."""
-
-LATE_MS: Final = 2_000
-"""How late the card "late" is when no delay is asked for."""
-
-CARDS: Final = ("approve", "decline", "late")
 
 
 class TestGateway:
@@ -35,15 +32,13 @@ class TestGateway:
         """Order -> id of its last charge."""
 
     async def charge(self, order: str, amount_minor: int, currency: str, card: str, delay_ms: int) -> Charge:
-        """See `Gateway.charge`."""
-        if card == "late":
-            delay_ms = delay_ms or LATE_MS
-        if delay_ms:
-            await asyncio.sleep(delay_ms / 1_000)
-        before = self.latest(order)
+        """See `Gateway.charge`. Raises InvalidRequest for a card that is none of `cards.CARDS`."""
+        if late_ms := delay_of(card, delay_ms):
+            await asyncio.sleep(late_ms / 1_000)
+        before = await self.latest(order)
         if before is not None and before.state is ChargeState.APPROVED:
             return before
-        state = ChargeState.DECLINED if card == "decline" else ChargeState.APPROVED
+        state = ChargeState.DECLINED if card == DECLINE else ChargeState.APPROVED
         return self._keep(Charge(f"ch_{secrets.token_hex(12)}", order, amount_minor, currency, state))
 
     async def refund(self, payment: str) -> Charge | None:
@@ -53,9 +48,16 @@ class TestGateway:
             return None
         return self._keep(msgspec.structs.replace(charge, state=ChargeState.REFUNDED))
 
-    def latest(self, order: str) -> Charge | None:
+    async def read(self, payment: str) -> Charge | None:
+        """See `Gateway.read`."""
+        return self._charges.get(payment)
+
+    async def latest(self, order: str) -> Charge | None:
         """See `Gateway.latest`."""
         return self._charges.get(self._latest.get(order, ""))
+
+    async def close(self) -> None:
+        """See `Gateway.close`."""
 
     def _keep(self, charge: Charge) -> Charge:
         self._charges[charge.id] = charge

@@ -1,0 +1,78 @@
+"""The call of the payment gateway: news of payments, signed by Standard Webhooks."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from ticketrush import logs
+from ticketrush.cashier import Mismatch
+from ticketrush.errors import LedgerUnavailable
+from ticketrush.http.answers import Answer, json_answer
+from ticketrush.http.openapi import describe
+from ticketrush.http.problems import problem
+from ticketrush.http.purchase import decode_error
+from ticketrush.http.requests import header, read_body, respond, services_of
+from ticketrush.payments import notices
+from ticketrush.payments.notices import Notice, Told
+from ticketrush.payments.protocol import GatewayUnavailable
+
+router = APIRouter()
+
+log = logs.get("ticketrush.payments")
+
+_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+
+class WebhookView(msgspec.Struct, frozen=True, gc=False):
+    """What came of the news: paid, replaced, refunded, noted, or ignored."""
+
+    effect: str
+
+
+_IGNORED = json_answer(WebhookView("ignored"))
+_FORGED = problem("invalid_signature")
+_CODES = {
+    "invalid_signature",
+    "unknown_order",
+    "payment_mismatch",
+    "invalid_request",
+    "malformed",
+    "body_too_large",
+}
+_described = describe(Notice, {200: WebhookView}, _CODES)
+_described["parameters"] = [
+    {"name": name, "in": "header", "required": True, "schema": {"type": "string"}} for name in _HEADERS
+]
+
+
+@router.post("/v1/webhooks/payments", summary="Tell of a payment", openapi_extra=_described)
+async def receive(request: Request) -> Response:
+    """For the payment gateway: `payment.approved`, `payment.declined`, `payment.refunded`.
+
+    200 comes when the effect is durable, and not before. Whatever else is answered, send it again: it
+    has one effect, however often and in whatever order it comes. Other kinds of messages are ignored.
+    """
+    body = await read_body(request)
+    id, timestamp, signature = (header(request, name.encode()) for name in _HEADERS)
+    if not services_of(request).webhooks.accepts(body, id, timestamp, signature):
+        log.warning("webhook_forged", client=request.client.host if request.client else "")
+        return respond(_FORGED)
+    try:
+        notice = notices.read(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        log.warning("webhook_unreadable", id=(id or b"").decode("ascii"), error=str(error))
+        raise decode_error(error) from error
+    return respond(_IGNORED if notice is None else await _act(request, notice))
+
+
+async def _act(request: Request, notice: Notice) -> Answer:
+    try:
+        done = await services_of(request).cashier.told(Told(notice.type), notice.data)
+    except (LedgerUnavailable, GatewayUnavailable) as error:
+        log.warning("webhook_waits", payment=notice.data.payment, error=str(error))
+        return problem("unknown", "This was not settled yet; send it again.", (b"retry-after", b"1"))
+    if isinstance(done, Mismatch):
+        return problem(done.value)
+    return json_answer(WebhookView(done.effect.value))

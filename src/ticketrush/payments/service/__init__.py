@@ -1,0 +1,1 @@
+"""The test gateway as a process of its own: charges over HTTP, and webhooks that tell of them."""

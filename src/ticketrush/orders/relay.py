@@ -71,6 +71,13 @@ class Relay:
             with contextlib.suppress(SourceUnavailable):
                 await self._source.close()
 
+    async def until_signalled(self, started: Callable[[], None]) -> None:
+        """Like `run`, until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        await self.run(started)
+
     async def _step(self) -> None:
         messages = await self._patiently(lambda: self._source.next(self._batch_max, WAIT_S))
         if messages:
@@ -111,11 +118,3 @@ class Relay:
             if self._stopping.is_set():
                 raise _Stopped
             wait_s = min(2 * wait_s, RETRY_S_MAX)
-
-
-async def until_signalled(relay: Relay, started: Callable[[], None]) -> None:
-    """Run `relay` until SIGTERM or SIGINT."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, relay.stop)
-    await relay.run(started)

@@ -47,7 +47,7 @@ SCHEMES: Final = (
     "rediss+cluster://",
 )
 
-_BOOK: Final = ("decide", "expire", "look", "sale", "book_epoch", "restore")
+_BOOK: Final = ("decide", "expire", "look", "sale", "book_epoch", "restore", "restock")
 """Scripts on a book: what they have in common is put before them."""
 
 _COMMON: Final = ("book", "book_move", "book_end")
@@ -78,23 +78,33 @@ class Link:
     """Runs scripts on the server, or on the servers of a cluster, that `url` names."""
 
     def __init__(self, url: str, *, durability: str = "memory", replicas: int = 1) -> None:
-        """`durability` "replica" waits for `replicas` replicas after each script that must be kept."""
+        """`durability` "replica" waits for `replicas` replicas after each script that must be kept.
+
+        Raises:
+            SettingsError: the URL cannot be understood, or there is no such durability with it.
+        """
         self.url = url
         self.shown = without_password(url)
         self._durability, self._replicas = durability, replicas
         self._scripts: dict[str, str] = {}
         self._shas: dict[str, str] = {}
         self.client: Redis | RedisCluster = _client(url, self._meet)
+        if durability == "replica" and isinstance(self.client, RedisCluster):
+            raise SettingsError(
+                f"durability replica was not tried with a cluster, which {self.shown} is: choose fsync or memory, or "
+                "one primary with replicas and sentinels (redis+sentinel://)"
+            )
         self._probe: Redis | RedisCluster = _client(url, None)
         """Asks any server who it is."""
-        self._trusted = ""
+        self.trusted = ""
+        """The server that scripts may run on; "" for any."""
         self._room = asyncio.Semaphore(CONNECTIONS_MAX - 8)
         """Calls under way: a batch over many sales waits for connections instead of finding none."""
         self.calls: Counter[str] = Counter()
         """Calls made so far, by script or command."""
 
     async def open(self) -> None:
-        """Connect, and see that the server keeps what it is told.
+        """Connect, and see that the server keeps what it is told; it is trusted from now on.
 
         Raises:
             LedgerUnavailable: nobody answers there.
@@ -103,7 +113,10 @@ class Link:
         try:
             await self._check_settings()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailable(f"no answer from {self.shown}: {error}") from error
+            raise LedgerUnavailable(
+                f"no answer from {self.shown}: {error}; start the server there, or name another one with --ledger"
+            ) from error
+        await self.trust(await self.identity())
 
     async def close(self) -> None:
         """Let the connections go."""
@@ -115,16 +128,19 @@ class Link:
 
     async def trust(self, identity: str) -> None:
         """Scripts may run on this server from now on, and on no other."""
-        if identity != self._trusted and isinstance(self.client, Redis):
-            await self.client.connection_pool.disconnect()  # they led to the other one
-        self._trusted = identity
+        if identity != self.trusted:  # connections that are there led to the other one
+            if isinstance(self.client, Redis):
+                await self.client.connection_pool.disconnect()
+            else:
+                await self.client.aclose()
+        self.trusted = identity
 
     async def _meet(self, connection: Connection) -> None:
         """A new connection is there: see who answers before anything is sent to it."""
         await connection.on_connect()
         await connection.send_command("INFO", "server")
         said = _plain(await connection.read_response())
-        if self._trusted and f"run_id:{self._trusted}" not in said:
+        if self.trusted and not any(f"run_id:{id}" in said for id in self.trusted.split()):
             raise AnotherServer(f"another server answers at {self.shown}")
 
     async def run(self, name: str, keys: Sequence[str], *args: object, keep: bool = False) -> Any:
@@ -222,12 +238,20 @@ class Link:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 if isinstance(self._probe, RedisCluster):
-                    infos = await self._probe.info("server", target_nodes=RedisCluster.PRIMARIES)
-                    return " ".join(sorted(str(info["run_id"]) for info in infos.values()))
+                    return await self._identities(self._probe)
                 info = await self._probe.info("server")
                 return str(info["run_id"])
         except (RedisError, OSError, TimeoutError) as error:
             raise LedgerUnavailable(f"no answer from {self.shown}: {error}") from error
+
+    async def _identities(self, probe: RedisCluster) -> str:
+        """Those of all primaries."""
+        answers: Any = await probe.info(target_nodes=RedisCluster.PRIMARIES)
+        infos = list(answers.values()) if _is_nested(answers) else [answers]
+        if any(info["role"] != "master" for info in infos):
+            await probe.aclose()  # it learns anew which are the primaries
+            raise LedgerUnavailable(f"a replica has taken the place of a primary of {self.shown}")
+        return " ".join(sorted(str(info["run_id"]) for info in infos))
 
 
 _FSYNC: Final = "durability fsync promises that a success is on its disk"
@@ -271,7 +295,12 @@ def _client(url: str, meet: Callable[[Connection], Awaitable[None]] | None) -> R
         raise SettingsError(f"ledger {without_password(url)!r}: write one of {', '.join(SCHEMES)}")
     try:
         if kind == "cluster":
-            return RedisCluster.from_url(parts._replace(scheme=secure).geturl(), **options, retry=Retry(NoBackoff(), 0))
+            url = parts._replace(scheme=secure).geturl()
+            cluster = RedisCluster.from_url(url, **options, retry=Retry(NoBackoff(), 0))
+            if meet is not None:  # no argument does it; the nodes that are found later take what is in this dictionary
+                for kwargs in (cluster.connection_kwargs, *(node.connection_kwargs for node in cluster.startup_nodes)):
+                    kwargs["redis_connect_func"] = meet
+            return cluster
         options["redis_connect_func"] = meet
         options["retry"] = Retry(NoBackoff(), 0)  # a script that may have run is not sent a second time
         if kind == "sentinel":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ AHEAD: Final = 4
 
 AHEAD_MAX: Final = 64
 """Answers that may be ahead of the one that is waited for; with more, others buy here too."""
+
+ADDITIONS_MAX: Final = 1_000
 
 DISCOVER_S: Final = 0.05
 """How often buyers of a sale that nobody knows may cause a look for it."""
@@ -61,6 +64,10 @@ class RedisNode:
         """The time of the command under way."""
         self.dropped: list[tuple[RedisSale, str, str]] = []
         """Leases (sale, item, lease) given up by this node, to be reclaimed."""
+        self.added: deque[m.AddStock] = deque(maxlen=ADDITIONS_MAX)
+        """Units that this node has added, so that it can add them again where they were forgotten."""
+        self.moved_on: set[str] = set()
+        """Sales that have a new epoch, for the log."""
         self._leased: set[tuple[str, str]] = set()
         self._looked_s = 0.0
 
@@ -185,8 +192,14 @@ class RedisNode:
         """Learn of sales that other nodes have created."""
         numbers: dict[bytes, bytes] = await self.command("hgetall", SALES)
         unknown = [sale.decode() for sale in numbers if sale.decode() not in self.sales]
+        failed: LedgerUnavailable | None = None
         for sale in sorted(unknown, key=lambda each: int(numbers[each.encode()])):
-            await self.load(sale)
+            try:
+                await self.load(sale)
+            except LedgerUnavailable as error:  # one sick sale must not hide the others
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def sale(self, id: str) -> RedisSale | None:
         """A sale that somebody asks for; one that another node has created a moment ago is looked for."""
@@ -246,13 +259,21 @@ class RedisNode:
         return reply
 
     def moved(self, sale: RedisSale, epoch: int) -> None:
-        """The sale has a new epoch: all leases are void."""
-        if epoch != sale.epoch:
-            log.warning("epoch_changed", sale=sale.id, before=sale.epoch, now=epoch)
-        sale.epoch = epoch
+        """The sale has a new epoch: all leases are void. Of a lower one, which is out of date, nothing is heard.
+
+        At the epoch that was known they are given up: what they were granted is reclaimed.
+        """
+        if epoch < sale.epoch:
+            return
         for shelf in sale.shelves.values():
-            shelf.local.drop()
+            if epoch == sale.epoch:
+                self.drop(sale, shelf)
+            else:
+                shelf.local.drop()
             shelf.seen = {}
+        if epoch > sale.epoch:
+            sale.epoch = epoch
+            self.moved_on.add(sale.id)
 
     async def leave(self) -> None:
         """Part with every lease, for a stop: they are to be reclaimed by `dropped`."""

@@ -142,6 +142,7 @@ class Operator:
         )
         status = reply[0]
         if status in {"ok", "repeated"}:
+            self._node.added.append(command)
             await self._node.look(sale, 0)
             await self._node.stock(sale, sale.shelves[command.item])
             return m.SaleChanged(sale.sale, repeated=status == "repeated")

@@ -53,8 +53,8 @@ async def reconcile(node: RedisNode, reads: Reads, recovery: Recovery, identity:
     sales = list(node.sales.values())
     before = {sale.id: await reads.levels(sale) for sale in sales}
     leases = {(sale.id, item): await _leases(node, sale, item) for sale in sales for item in sale.shelves}
-    found = await recovery.run(identity)
-    await recovery.leave()
+    found = await recovery.run(identity, always=True)
+    await recovery.roll.leave()
     items = []
     for sale in sales:
         after = await reads.levels(sale)

@@ -2,7 +2,7 @@
 
 A message (pub/sub) says at once that units have come back or a sale has changed; a look every
 `TICK_S` finds it when the message was lost. While an item cannot be bought here, the events of
-its sale are followed, so that a closed gate knows every key that has won anywhere.
+its sale are followed (`redis_follow`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from redis.exceptions import RedisError
 
 from ticketrush import logs
 from ticketrush.errors import LedgerUnavailable
-from ticketrush.events import Held
+from ticketrush.ledger.redis_follow import Following
 from ticketrush.ledger.redis_node import Moved, RedisNode
-from ticketrush.ledger.redis_reads import streams_of
 from ticketrush.ledger.redis_reaper import Reaper
 from ticketrush.ledger.redis_recovery import Recovery
-from ticketrush.ledger.redis_sale import CHANGED, Book, RedisSale
+from ticketrush.ledger.redis_sale import CHANGED, RedisSale
 
 TICK_S: Final = 0.2
 """How often a node looks at the sales that it sells."""
@@ -38,6 +37,10 @@ RARE_MAX: Final = 100
 """Sales that nobody asks for that are looked at in one slow round."""
 
 REASONS_MAX: Final = 20
+"""Reasons that are told of a server that is away, and sick sales that are borne in one round of looks."""
+
+SICK_S: Final = 5.0
+"""How long a sale that could not be looked at is left alone."""
 
 NEWS_S: Final = 0.01
 
@@ -46,9 +49,6 @@ TORN_S: Final = 8.0
 
 STOP_TRIES: Final = 4
 STOP_S: Final = 1.5
-
-BLOCK_MS: Final = 250
-ENTRIES: Final = 1_000
 
 log = logs.get("ticketrush.ledger.redis")
 
@@ -62,27 +62,41 @@ class Watch:
         """False from when another server is there until the ledger is whole on it."""
         self.is_reaper = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._followed: dict[str, RedisSale] = {}
+        self._following = Following(node, self._hear)
         self._news: set[str] = set()
         self._awake = asyncio.Event()
         self._stopping = False
         self._failing: set[str] = set()
         """Why the server could not be asked, since it last could."""
+        self._sick: dict[str, tuple[str, float]] = {}
+        """Sale -> why it could not be looked at, and when it is tried again (monotonic)."""
         self._rare = 0
 
     async def start(self) -> None:
-        """Begin. Raises LedgerUnavailable if the server cannot be asked who it is."""
-        self._recovery.identity = await self._node.link.identity()
-        await self._node.link.trust(self._recovery.identity)
-        await self._recovery.announce()
+        """Begin, once the ledger is whole on the server that is there: another node need not have seen it change.
+
+        Raises:
+            LedgerUnavailable: the server cannot be asked, or went away while the ledger was made whole.
+        """
+        identity, roll = await self._node.link.identity(), self._recovery.roll
+        try:
+            if identity == self._node.link.trusted and await roll.is_whole_on(identity):
+                self._recovery.identity = identity
+                await roll.announce(identity)
+            else:
+                await self._recover(identity)
+        except LedgerUnavailable:
+            with contextlib.suppress(LedgerUnavailable):
+                await roll.leave()
+            raise
         self.is_reaper = await self._reaper.is_due()
         self._spawn(self._forever(self._ticks))
         self._spawn(self._forever(self._listen))
-        self._spawn(self._forever(self._read))
+        self._spawn(self._forever(self._following.read))
 
     async def stop(self) -> None:
         """End all tasks."""
-        self._stopping = True
+        self._stopping = self._following.stopping = True
         self._awake.set()
         left = set(self._tasks)
         for _ in range(STOP_TRIES):
@@ -91,7 +105,7 @@ class Watch:
             for task in left:  # only one that hangs: a call that is broken off leaves its connection open
                 task.cancel()
         with contextlib.suppress(LedgerUnavailable):
-            await self._recovery.leave()
+            await self._recovery.roll.leave()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -119,10 +133,10 @@ class Watch:
             if self._failing or count % SLOW_TICKS == 0:
                 await self._slowly()
             news, self._news = self._news, set()
-            for sale in list(self._node.sales.values()):
-                if sale.id in news or time.monotonic() - sale.used_s < USED_S:
-                    await self._look(sale)
-            await self._reaper.dropped()
+            now_s = time.monotonic()
+            used = (sale for sale in self._node.sales.values() if sale.id in news or now_s - sale.used_s < USED_S)
+            await self._look_at(list(used))
+            await self._reclaim_dropped()
             self._tell()
             if self._stopping:
                 return
@@ -139,16 +153,46 @@ class Watch:
         elif self._failing:
             log.info("server_back")
         self._failing.clear()
-        await self._recovery.announce()
-        await self._node.discover()
+        await self._recovery.roll.announce()
+        await self._apart("new sales", self._node.discover())
         sales = list(self._node.sales.values())
-        for sale in (sales + sales)[self._rare : self._rare + min(RARE_MAX, len(sales))]:
-            await self._look(sale)
+        await self._look_at((sales + sales)[self._rare : self._rare + min(RARE_MAX, len(sales))])
         self._rare = (self._rare + RARE_MAX) % max(1, len(sales))
         self.is_reaper = await self._reaper.is_due()
         if self.is_reaper:
-            await self._reaper.dead()
-            await self._recovery.forget_the_dead()
+            await self._apart("dead leases", self._reaper.dead())
+            await self._recovery.roll.forget_the_dead()
+
+    async def _look_at(self, sales: list[RedisSale]) -> None:
+        """Look at each; one that is sick is left alone for a while, and keeps nobody from the others."""
+        borne = 0
+        for sale in sales:
+            _, until_s = self._sick.get(sale.id, ("", 0.0))
+            if time.monotonic() >= until_s and not await self._apart(sale.id, self._look(sale)):
+                borne += 1
+                if borne == REASONS_MAX:
+                    raise LedgerUnavailable(f"{borne} sales in a row cannot be looked at, the last is {sale.id!r}")
+
+    async def _reclaim_dropped(self) -> None:
+        dropped = self._node.dropped
+        for _ in range(len(dropped)):
+            if not dropped or await self._apart("dropped leases", self._reaper.dropped()):
+                return
+            dropped.insert(0, dropped.pop())  # the last one is at fault: the others first
+
+    async def _apart(self, what: str, work: Awaitable[object]) -> bool:
+        """Whether `work` succeeds. A failure that is its own is logged once; one of the server is raised."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest must go on
+            await self._node.command("time")
+            if self._sick.get(what, ("", 0.0))[0] != repr(error):
+                log.warning("sick", what=what, error=str(error), unforeseen=not isinstance(error, LedgerUnavailable))
+            self._sick[what] = (repr(error), time.monotonic() + SICK_S)
+            return False
+        if self._sick.pop(what, None) is not None:
+            log.info("well_again", what=what)
+        return True
 
     async def _recover(self, identity: str) -> None:
         """Another server is there: it may be an older copy, whatever its settings promise."""
@@ -157,6 +201,7 @@ class Watch:
         await self._node.link.trust(identity)
         await self._recovery.run(identity)
         self.is_whole = True
+        self._tell()
 
     @property
     def is_well(self) -> bool:
@@ -177,11 +222,19 @@ class Watch:
             sale.torn_s = time.monotonic()
         elif time.monotonic() - sale.torn_s > TORN_S:  # whoever was at it is dead
             await self._recovery.mend(sale)
-        self._follow(sale)
+        self._following.consider(sale)
 
     def _tell(self) -> None:
         if self._node.changed:
             self._node.on_change()
+        if self._node.moved_on:
+            moved, self._node.moved_on = sorted(self._node.moved_on), set()
+            log.warning("epoch_changed", sales=len(moved), first=moved[:20])
+
+    def _hear(self, sale: str) -> None:
+        """Something has happened in a sale: look at it soon."""
+        self._news.add(sale)
+        self._awake.set()
 
     # --- listening --------------------------------------------------------------------------
 
@@ -199,52 +252,8 @@ class Watch:
                     continue
                 node, _, sale = message["data"].decode().partition(" ")
                 if node != self._node.name:
-                    self._news.add(sale)
                     if sale not in self._node.sales:
-                        await self._node.discover()
-                    self._awake.set()
+                        await self._apart("new sales", self._node.discover())
+                    self._hear(sale)
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
-
-    # --- following --------------------------------------------------------------------------
-
-    def _follow(self, sale: RedisSale) -> None:
-        """Follow the events of a sale while one of its items cannot be bought here."""
-        if any(sale.free(item) == 0 for item in sale.shelves):
-            self._followed[sale.id] = sale
-        elif self._followed.pop(sale.id, None) is not None:
-            sale.following = False
-
-    async def _read(self) -> None:
-        """Learn the keys that have won in the followed sales, all in one call; wait a moment if there are none."""
-        followed = [(sale, book) for sale in self._followed.values() for book in sale.books]
-        try:
-            while followed and not self._stopping and not await self._next(followed):
-                followed = [(sale, book) for sale in self._followed.values() for book in sale.books]
-        except BaseException:
-            for sale in self._followed.values():
-                sale.following = False
-            raise
-
-    async def _next(self, followed: list[tuple[RedisSale, Book]]) -> bool:
-        """Read once behind what is known of each book; True if it is time for a pause."""
-        behind = set()
-        if isinstance(self._node.link.client, RedisCluster):  # the streams are on several servers
-            answers = [await self._node.command("xread", {book.events: book.read_to}, ENTRIES) for _, book in followed]
-        else:
-            streams = {book.events: book.read_to for _, book in followed}
-            answers = [await self._node.command("xread", streams, ENTRIES, BLOCK_MS)]
-        entries = {stream: rows for answer in answers for stream, rows in streams_of(answer)}
-        for sale, book in followed:
-            rows = entries.get(book.events, [])
-            for id, events in rows:
-                sale.keys.update(event.key for event in events if isinstance(event, Held) and event.key)
-                book.read_to = id
-            if len(rows) == ENTRIES:
-                behind.add(sale.id)
-        for sale, _ in followed:
-            if sale.id not in behind and not sale.following and sale.id in self._followed:
-                sale.following = True
-                self._node.changed.add(sale.id)
-        self._tell()
-        return isinstance(self._node.link.client, RedisCluster) and not behind

@@ -96,6 +96,24 @@ class Settings(BaseSettings):
         ge=0,
         le=64,
     )
+    orders: str = _setting(
+        "",
+        "URL",
+        "Where orders are kept: sqlite:/// and a path, or postgresql://user:password@host:port/database. "
+        "Empty: nowhere; what was reserved and paid is in the ledger all the same.",
+    )
+    kafka: str = _setting(
+        "",
+        "host:port, …",
+        "Brokers of Apache Kafka. With them a relay publishes what happens to reservations, and the order worker "
+        "reads it there; without, the worker reads the ledger's own events.",
+    )
+    kafka_topic: str = _setting(
+        "ticketrush.notices",
+        "name",
+        "The topic for what happens to reservations.",
+        pattern=r"^[A-Za-z0-9._-]{1,249}$",
+    )
     open: bool = _setting(
         False,
         "true or false",

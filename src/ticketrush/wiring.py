@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from ticketrush.errors import SettingsError
 from ticketrush.ledger.embedded import EmbeddedLedger
 from ticketrush.ledger.protocol import Ledger
-from ticketrush.orders.protocol import OrderStore
+from ticketrush.orders.journal_source import JournalSource
+from ticketrush.orders.protocol import OrderStore, Source
 from ticketrush.orders.sqlite import SqliteOrders
-from ticketrush.settings import without_password
+from ticketrush.settings import Settings, without_password
 
 _SQLITE = "sqlite:///"
 
@@ -58,6 +61,45 @@ def store_of(url: str) -> OrderStore:
             f"orders {without_password(url)!r}: write sqlite:///FILE, or sqlite:////FILE for a path from the root"
         )
     return SqliteOrders(path)
+
+
+async def make_tables(url: str) -> list[str]:
+    """Bring the tables of the order store at `url` to this program's version; the migrations that were applied.
+
+    Raises:
+        StoreUnavailable: it did not answer.
+        StoreOutdated: they are newer than this program, or the store is something else.
+    """
+    store = store_of(url)
+    try:
+        return await store.migrate()
+    finally:
+        await store.close()
+
+
+def source_of(settings: Settings, store: OrderStore) -> Source:
+    """The event log that `settings` name: Kafka, if there are brokers, else the ledger's own events.
+
+    Raises:
+        SettingsError: what it needs is not installed, or the URL is of no ledger.
+    """
+    ledger = settings.ledger
+    if settings.kafka:
+        kafka = _extra("kafka", "confluent_kafka", "ticketrush.orders.kafka")
+        return cast("Source", kafka.KafkaSource(settings.kafka, settings.kafka_topic))
+    if ledger.partition(":")[0].partition("+")[0] in _REDIS:
+        return cast("Source", _extra("redis", "redis", "ticketrush.orders.streams").Streams(ledger))
+    return JournalSource(Path(ledger.removeprefix(_SQLITE)), store)
+
+
+def _extra(extra: str, needs: str, module: str) -> Any:
+    """A module that needs more than the core does."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith((needs, "hiredis")):
+            raise
+        raise SettingsError(f"this needs more: pip install 'ticketrush[{extra}]'") from error
 
 
 def _redis_ledger() -> type[RedisLedger]:

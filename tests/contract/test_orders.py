@@ -61,6 +61,8 @@ def test_an_order_begins_unpaid_and_says_what_it_costs(server: Server, sale_id: 
         "paid_at": None,
         "payment": {"state": "none", "id": ""},
         "replaced_by": None,
+        "order": "not_kept",
+        "number": None,
     }
 
 

@@ -10,7 +10,21 @@ import typer
 
 from ticketrush import logs
 from ticketrush._version import __version__
-from ticketrush.cli import audit, bench, config, gateway, reconcile, rush, sale, serve, token, up
+from ticketrush.cli import (
+    audit,
+    bench,
+    config,
+    gateway,
+    reconcile,
+    relay,
+    rush,
+    sale,
+    serve,
+    strategies,
+    token,
+    up,
+    work,
+)
 from ticketrush.cli.app import EXIT_CODES_HELP, Commands
 
 __all__ = ["app", "main"]
@@ -25,11 +39,14 @@ app = typer.Typer(
     epilog=EXIT_CODES_HELP + " Every flag has an environment variable, named in its help.",
 )
 app.command(epilog=serve.EPILOG)(serve.serve)
+app.command(epilog=work.EPILOG)(work.work)
+app.command(epilog=relay.EPILOG)(relay.relay)
 app.command(epilog=up.EPILOG)(up.up)
 app.command(epilog=rush.EPILOG)(rush.rush)
 app.command(epilog=audit.EPILOG)(audit.audit)
 app.command(epilog=reconcile.EPILOG)(reconcile.reconcile)
 app.command(epilog=bench.EPILOG)(bench.bench)
+app.command(epilog=strategies.EPILOG)(strategies.strategies)
 app.command("test-gateway", epilog=gateway.EPILOG)(gateway.serve)
 app.add_typer(sale.app, name="sale")
 app.add_typer(token.app, name="token")

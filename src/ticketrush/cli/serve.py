@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
-from ticketrush import logs
+from ticketrush import logs, processes
 from ticketrush._version import __version__
 from ticketrush.cli import output
 from ticketrush.cli.flags import Config, flag, setting, settings_of
+from ticketrush.cluster.keeper import Keeper
+from ticketrush.cluster.plan import SHARED
+from ticketrush.cluster.program import Program
 from ticketrush.errors import SettingsError
 from ticketrush.http import server
-from ticketrush.settings import Settings, without_password
+from ticketrush.settings import Settings, variable_of, without_password
+from ticketrush.wiring import make_tables
 
-EPILOG = """Examples: `ticketrush serve --demo 10000 --port 3005` sells 10,000 tickets at /buy/ticket. ·
+FILE: Final = "sqlite:///"
+
+EPILOG: Final = """Examples: `ticketrush serve --demo 10000 --port 3005` sells 10,000 tickets at /buy/ticket. ·
 `ticketrush serve --open` tries the API without tokens. ·
 `TICKETRUSH_TOKEN_SECRETS=$(ticketrush token secret) ticketrush serve --ledger sqlite:///tickets.db` is for real."""
 
@@ -33,6 +41,15 @@ def serve(
     durability: Annotated[Literal["fsync", "memory", "replica"] | None, setting("durability", "--durability")] = None,
     node: Annotated[str | None, setting("node", "--node", metavar="NAME")] = None,
     shards: Annotated[int | None, setting("shards", "--shards")] = None,
+    orders: Annotated[str | None, setting("orders", "--orders", metavar="URL")] = None,
+    order_worker: Annotated[
+        bool,
+        flag(
+            "SERVE_ORDER_WORKER",
+            "Keep a process running beside a ledger in a file that writes its orders, as `ticketrush work` does.",
+            "--order-worker/--no-order-worker",
+        ),
+    ] = True,
     open: Annotated[bool | None, setting("open", "--open")] = None,
     demo: Annotated[int | None, setting("demo", "--demo", metavar="UNITS")] = None,
     stat_log: Annotated[Path | None, setting("stat_log", "--stat-log", metavar="FILE")] = None,
@@ -61,8 +78,16 @@ def serve(
             "request to /buy/ticket; add --demo UNITS, or leave it out."
         )
     logs.configure(settings.log_level, settings.log_format)
-    with _place_for_demo(settings) as placed:
-        server.serve(placed, announce=lambda url: _announce(placed, url, as_json=as_json))
+    if settings.orders.startswith(FILE):  # a file of our own; a database for many is its operator's to change
+        asyncio.run(make_tables(settings.orders))
+    with _place_for_demo(settings) as placed, contextlib.ExitStack() as beside:
+
+        def started(url: str) -> None:
+            if order_worker and placed.orders and not placed.ledger.startswith(SHARED):
+                beside.enter_context(_worker(placed))
+            _announce(placed, url, as_json=as_json)
+
+        server.serve(placed, announce=started)
 
 
 @contextlib.contextmanager
@@ -75,12 +100,33 @@ def _place_for_demo(settings: Settings) -> Iterator[Settings]:
         yield settings.model_copy(update={"ledger": f"sqlite:///{folder}/demo.db"})
 
 
+@contextlib.contextmanager
+def _worker(settings: Settings) -> Iterator[None]:
+    """The process that writes orders while this one sells; its words are on our standard error."""
+    with tempfile.TemporaryDirectory(prefix="ticketrush-worker-") as folder:
+        # What it needs of our settings; it neither listens nor checks tokens.
+        flags = {"ledger": _absolute(settings.ledger), "orders": _absolute(settings.orders), "kafka": settings.kafka}
+        env = processes.plain_environment() | {variable_of(name): value for name, value in flags.items() if value}
+        env |= {variable_of(name): getattr(settings, name) for name in ("log_level", "log_format", "kafka_topic")}
+        command = [sys.executable, "-m", "ticketrush", "work", "--json"]
+        with Keeper(Program("order-worker", Path(folder), command, env)):
+            yield
+
+
+def _absolute(url: str) -> str:
+    """A URL that names the same file in every folder."""
+    path = url.removeprefix(FILE)
+    return url if path == url else f"{FILE}{Path(path).absolute()}"
+
+
 def _announce(settings: Settings, url: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "serving", "url": url, "pid": os.getpid()}), flush=True)
         return
     output.say(f"ticketrush {__version__} serves at {url} (pid {os.getpid()})", "bold")
     output.say(f"  ledger      {without_password(settings.ledger)}, durability {settings.durability}")
+    if settings.orders:
+        output.say(f"  orders      {without_password(settings.orders)}")
     if settings.demo is not None:
         output.say(f"  demo        {settings.demo:,} tickets at {url}/buy/ticket")
         output.say(f"  try         ab -n 10000 -c 100 {url}/buy/ticket")

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ticketrush import logs
 from ticketrush._version import __version__
 from ticketrush.errors import InvalidRequest, JournalError, TicketrushError
-from ticketrush.http import buyers, openapi, operations, operators, problems, webhooks
+from ticketrush.http import buyers, openapi, operations, operators, orders, problems, webhooks
 from ticketrush.http.answers import Header
 from ticketrush.http.docs import add_docs
 from ticketrush.http.lane import Lane, is_local
@@ -25,7 +25,7 @@ from ticketrush.http.requests import respond
 from ticketrush.http.services import Services
 from ticketrush.settings import is_loopback
 
-ROUTERS = (buyers.router, operators.router, operations.router, webhooks.router)
+ROUTERS = (buyers.router, orders.router, operators.router, operations.router, webhooks.router)
 
 log = logs.get("ticketrush.http")
 

@@ -12,6 +12,7 @@ from ticketrush import model as m
 from ticketrush.cashier import Cashier, PaymentState, Settlement
 from ticketrush.http.answers import ReservationView, iso, json_answer
 from ticketrush.http.openapi import describe
+from ticketrush.http.orders import Record, record_of
 from ticketrush.http.problems import problem
 from ticketrush.http.purchase import PurchaseBody
 from ticketrush.http.requests import (
@@ -46,7 +47,11 @@ class PaymentView(msgspec.Struct, frozen=True, gc=False):
 
 
 class OrderView(msgspec.Struct, frozen=True, gc=False):
-    """An order: the business side of a reservation of the same id."""
+    """An order: the business side of a reservation of the same id.
+
+    `order` says whether it is written into the order store: stored, with its `number`; pending, for a moment;
+    or not_kept, where the server has no such store.
+    """
 
     id: str
     sale: str
@@ -60,6 +65,8 @@ class OrderView(msgspec.Struct, frozen=True, gc=False):
     paid_at: str | None
     payment: PaymentView
     replaced_by: str | None
+    order: Record
+    number: int | None
 
 
 class PaidView(msgspec.Struct, frozen=True, gc=False):
@@ -201,6 +208,7 @@ async def order_of(request: Request, reservation: m.Reservation) -> OrderView:
         replacement = await cashier.replacement(reservation)
         replaced_by = replacement.id if replacement else None
     payment = await _payment_of(cashier, reservation)
+    record, number = await record_of(request, reservation.id)
     return OrderView(
         reservation.id,
         reservation.sale,
@@ -214,6 +222,8 @@ async def order_of(request: Request, reservation: m.Reservation) -> OrderView:
         iso(reservation.changed_at_ms) if reservation.state is State.PAID else None,
         payment,
         replaced_by,
+        record,
+        number,
     )
 
 

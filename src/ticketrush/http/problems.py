@@ -40,6 +40,9 @@ KINDS: Final[dict[str, Kind]] = {
     "unknown_item": Kind(404, "Unknown item", "The sale has no such item."),
     "unknown_reservation": Kind(404, "Unknown reservation", "You have no such reservation."),
     "unknown_order": Kind(404, "Unknown order", "You have no such order."),
+    "orders_not_kept": Kind(
+        404, "Orders not kept", "This server has no order store; each order is at /v1/orders/{id} all the same."
+    ),
     "not_found": Kind(404, "Not found", "There is nothing at this address; see /docs."),
     "method_not_allowed": Kind(405, "Method not allowed", "This address does not take that method; see /docs."),
     "idempotency_key_reused": Kind(

@@ -26,7 +26,7 @@ from ticketrush.http.protocol import SteadyProtocol
 from ticketrush.http.services import Services
 from ticketrush.payments.wiring import gateway_of, verifier_of
 from ticketrush.settings import Settings, load
-from ticketrush.wiring import ledger_of
+from ticketrush.wiring import ledger_of, store_of
 
 BACKLOG: Final = 4_096
 """Connections the system may hold for us while we are busy."""
@@ -62,7 +62,16 @@ def build(settings: Settings) -> Services:
     )
     gateway = gateway_of(settings.payment_gateway)
     webhooks = verifier_of([secret.get_secret_value() for secret in settings.webhook_secrets])
-    return Services.of(engine, gateway, tokens, webhooks=webhooks, limits=limits, demo=demo, stat_log=stat_log)
+    return Services.of(
+        engine,
+        gateway,
+        tokens,
+        webhooks=webhooks,
+        limits=limits,
+        demo=demo,
+        stat_log=stat_log,
+        orders=store_of(settings.orders) if settings.orders else None,
+    )
 
 
 def application() -> FastAPI:

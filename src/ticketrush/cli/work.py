@@ -1,0 +1,88 @@
+"""`ticketrush work`."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated
+
+import typer
+import uvloop
+
+from ticketrush import logs
+from ticketrush._version import __version__
+from ticketrush.cli import output
+from ticketrush.cli.flags import Config, flag, setting, settings_of
+from ticketrush.errors import SettingsError
+from ticketrush.orders.service import work as run
+from ticketrush.orders.worker import OrderWorker
+from ticketrush.settings import Settings, without_password
+from ticketrush.wiring import make_tables, source_of, store_of
+
+EPILOG = """Examples: `ticketrush work --ledger sqlite:///tickets.db --orders sqlite:///orders.db` beside `ticketrush
+serve`. · `ticketrush work --ledger redis://valkey:6379/0 --orders postgresql://shop@db/shop` reads the ledger's
+streams. · `ticketrush work --kafka kafka:9092 --orders postgresql://shop@db/shop` reads what `ticketrush relay`
+publishes. · Exit codes: 0 stopped by SIGTERM or Ctrl-C · 2 wrong usage or settings, or tables that want
+`ticketrush migrate`."""
+
+
+def work(
+    ctx: typer.Context,
+    ledger: Annotated[str | None, setting("ledger", "--ledger", metavar="URL")] = None,
+    kafka: Annotated[str | None, setting("kafka", "--kafka", metavar="HOST:PORT")] = None,
+    orders: Annotated[str | None, setting("orders", "--orders", metavar="URL")] = None,
+    metrics_port: Annotated[
+        int | None,
+        flag("WORK_METRICS_PORT", "Serve /metrics at this port of 127.0.0.1; 0 takes a free one.", "--metrics-port"),
+    ] = None,
+    config: Config = None,
+    as_json: Annotated[
+        bool, flag("WORK_JSON", "Announce as a line of JSON that it works, and at the end what it did.", "--json")
+    ] = False,
+) -> None:
+    """Make orders of what happens to reservations, until SIGTERM or Ctrl-C.
+
+    Reads the event log (the ledger's own, or Kafka) at least once, and writes each order exactly once in effect.
+    Any number may run; one that dies is replaced by the others, or by its next start. A log or a store that is
+    away is waited for, however long; nothing is dropped. What the store refuses is kept as a dead letter:
+    `ticketrush orders dead-letters` shows them.
+    """
+    settings = settings_of(ctx)
+    if not settings.orders:
+        raise SettingsError(
+            "orders is empty, so there is nowhere to write to: name the store with --orders sqlite:///orders.db or "
+            "--orders postgresql://user@host/database"
+        )
+    logs.configure(settings.log_level, settings.log_format)
+    worker = uvloop.run(_run(settings, metrics_port, as_json=as_json))
+    if worker is None:
+        return
+    if as_json:
+        print(json.dumps({"event": "stopped", "stored": worker.stored, "dead": worker.dead, "lag": worker.lag}))
+    else:
+        output.say(f"stopped: {worker.stored:,} notices written, {worker.dead:,} dead letters", aside=True)
+
+
+async def _run(settings: Settings, metrics_port: int | None, *, as_json: bool) -> OrderWorker | None:
+    if settings.orders.startswith("sqlite:"):  # a file of our own; a database for many is its operator's to change
+        await make_tables(settings.orders)
+    store = store_of(settings.orders)
+    return await run(
+        lambda: source_of(settings, store),
+        store,
+        started=lambda url: _announce(settings, url, as_json=as_json),
+        metrics_port=metrics_port,
+    )
+
+
+def _announce(settings: Settings, url: str, *, as_json: bool) -> None:
+    source = f"kafka {settings.kafka}" if settings.kafka else without_password(settings.ledger)
+    if as_json:
+        print(json.dumps({"event": "working", "pid": os.getpid(), "metrics": url}), flush=True)
+        return
+    output.say(f"ticketrush {__version__} makes orders (pid {os.getpid()})", "bold")
+    output.say(f"  from        {source}")
+    output.say(f"  into        {without_password(settings.orders)}")
+    if url:
+        output.say(f"  metrics     {url}")
+    output.say("  stop with Ctrl-C")

@@ -1,0 +1,172 @@
+"""Compares the order store with the ledger, and puts right what the event log did not bring.
+
+Both move on while they are compared. So what changed a moment ago is left alone (it is in flight), and a
+difference counts only if it is there when both are asked again. The ledger is right about what happened;
+a store that is behind gets the missing notices, each with a repair that says why. What contradicts, or
+what only the store knows (the ledger's server has forgotten it), is reported, never papered over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from ticketrush import logs
+from ticketrush import model as m
+from ticketrush.orders.errors import NoticeRefused
+from ticketrush.orders.model import Claim, Kind, Notice, OrderState, Repair
+from ticketrush.orders.notices import Prices
+from ticketrush.orders.protocol import OrderStore
+
+IN_FLIGHT_MS: Final = 10_000
+"""What changed in the ledger within this time may still be on its way to the store."""
+
+PAGE: Final = 1_000
+TOLD_MAX: Final = 1_000
+"""Ids that a report names; more are only counted."""
+
+_RANK: Final = {
+    OrderState.INCOMPLETE: -1,
+    OrderState.HELD: 0,
+    OrderState.PAID: 1,
+    OrderState.CANCELLED: 1,
+    OrderState.EXPIRED: 1,
+    OrderState.REFUNDED: 2,
+}
+
+log = logs.get("ticketrush.orders")
+
+
+class Records(Protocol):
+    """The reservations of a ledger, for comparison."""
+
+    prices: Prices
+    """Of all sales that pages have been about."""
+
+    def pages(self) -> AsyncIterator[Sequence[m.Reservation]]:
+        """All committed reservations, a page at a time; those made or changed meanwhile may be missing or old."""
+
+    async def reservation(self, id: str) -> m.Reservation | None:
+        """One of them as it is now."""
+
+    async def known(self, ids: Collection[str]) -> Collection[str]:
+        """Those of the ids that the ledger has a reservation for."""
+
+
+class Differences(msgspec.Struct):
+    """What a comparison found. Lists name at most `TOLD_MAX` orders, the counts count all."""
+
+    compared: int = 0
+    in_flight: int = 0
+    repaired: int = 0
+    contradictions: int = 0
+    """Ended in one way in the ledger and in another in the store."""
+    forgotten: int = 0
+    """In the store, but the ledger does not know them, or knows less."""
+    repaired_orders: list[str] = msgspec.field(default_factory=list)
+    contradicting_orders: list[str] = msgspec.field(default_factory=list)
+    forgotten_orders: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether ledger and store agree now."""
+        return not self.contradictions and not self.forgotten
+
+
+class Reconciler:
+    """Compares one ledger with one store."""
+
+    def __init__(self, records: Records, store: OrderStore) -> None:
+        self._records, self._store = records, store
+
+    async def run(self, now_ms: int, *, mend: bool = True, in_flight_ms: int = IN_FLIGHT_MS) -> Differences:
+        """Compare everything that has rested for `in_flight_ms`, and repair the store if `mend`.
+
+        Raises:
+            StoreUnavailable: the store did not answer; run it again.
+            LedgerUnavailable: the ledger did not answer; run it again.
+        """
+        found = Differences()
+        async for page in self._records.pages():
+            rested = [row for row in page if row.changed_at_ms <= now_ms - in_flight_ms]
+            found.in_flight += len(page) - len(rested)
+            found.compared += len(rested)
+            await self._compare(rested, now_ms, found, mend=mend)
+        await self._unknown(found, now_ms - in_flight_ms)
+        log.info("orders_compared", **{name: getattr(found, name) for name in _COUNTS})
+        return found
+
+    async def _compare(self, rows: Sequence[m.Reservation], now_ms: int, found: Differences, *, mend: bool) -> None:
+        states = await self._store.states([row.id for row in rows])
+        for row in rows:
+            if states.get(row.id) == row.state.value:
+                continue
+            fresh = await self._records.reservation(row.id) or row
+            known = (await self._store.states([row.id])).get(row.id)
+            wanted = OrderState(fresh.state.value)
+            if known is wanted:
+                continue
+            if known is not None and _RANK[known] > _RANK[wanted]:
+                _tell(found, "forgotten", row.id)
+            elif known is not None and _RANK[known] == _RANK[wanted]:
+                _tell(found, "contradict", row.id)
+            elif mend:
+                await self._repair(fresh, known, now_ms, found)
+            else:
+                _tell(found, "repaired", row.id)
+
+    async def _repair(self, row: m.Reservation, known: OrderState | None, now_ms: int, found: Differences) -> None:
+        before = "missing" if known is None else known.value
+        reason = f"the ledger has it {row.state.value} since {row.changed_at_ms}, the event log did not bring that"
+        try:
+            await self._store.put(
+                notices_of(row, self._records.prices),
+                repairs=[Repair(row.id, before, row.state.value, reason, now_ms)],
+            )
+        except NoticeRefused as error:
+            log.warning("repair_refused", order=row.id, error=str(error))
+            _tell(found, "contradict", row.id)
+        else:
+            log.warning("order_repaired", order=row.id, before=before, after=row.state.value, reason=reason)
+            _tell(found, "repaired", row.id)
+
+    async def _unknown(self, found: Differences, until_ms: int) -> None:
+        """Orders of reservations that the ledger does not have."""
+        after = 0
+        while page := await self._store.page(after, PAGE):
+            rested = [order.id for order in page if (order.held_at_ms or 0) <= until_ms]
+            known = await self._records.known(rested)
+            for id in rested:
+                if id not in known:
+                    _tell(found, "forgotten", id)
+            after = page[-1].number
+
+
+_COUNTS: Final = ("compared", "in_flight", "repaired", "contradictions", "forgotten")
+
+_LISTS: Final = {
+    "repaired": ("repaired", "repaired_orders"),
+    "contradict": ("contradictions", "contradicting_orders"),
+    "forgotten": ("forgotten", "forgotten_orders"),
+}
+
+
+def _tell(found: Differences, what: str, id: str) -> None:
+    count, names = _LISTS[what]
+    setattr(found, count, getattr(found, count) + 1)
+    if len(getattr(found, names)) < TOLD_MAX:
+        getattr(found, names).append(id)
+
+
+def notices_of(row: m.Reservation, prices: Prices) -> list[Notice]:
+    """All that the ledger's record says of an order; when a refunded one was paid it does not say."""
+    price_minor, currency = prices.of(row.sale, row.item)
+    claim = Claim(row.sale, row.item, row.buyer, row.quantity, row.expires_at_ms, price_minor * row.quantity, currency)
+    notices = [Notice(row.id, Kind.HELD, row.held_at_ms, claim)]
+    if row.payment:
+        notices.append(Notice(row.id, Kind.PAID, row.changed_at_ms, payment=row.payment))
+    if row.state not in {m.State.HELD, m.State.PAID}:
+        notices.append(Notice(row.id, Kind(row.state.value), row.changed_at_ms))
+    return notices

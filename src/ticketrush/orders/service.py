@@ -1,0 +1,112 @@
+"""The order worker as a process: opens what it needs, tells how it is doing, stops when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+from ticketrush import logs
+from ticketrush.orders.errors import SourceUnavailable, StoreUnavailable
+from ticketrush.orders.protocol import OrderStore, Source
+from ticketrush.orders.worker import RETRY_S_MAX, OrderWorker
+
+LOCALHOST: Final = "127.0.0.1"
+
+log = logs.get("ticketrush.orders")
+
+
+@asynccontextmanager
+async def opened(source: Callable[[], Source], store: OrderStore, stopping: asyncio.Event) -> AsyncIterator[Source]:
+    """The store and the source, open; what is away at first is waited for.
+
+    Raises:
+        StoreOutdated: the store's tables are missing or of another version.
+        asyncio.CancelledError: `stopping` was set meanwhile.
+    """
+    made = source()
+    try:
+        await _patiently(store.open, stopping)
+        await _patiently(made.open, stopping)
+        yield made
+    finally:
+        with suppress(SourceUnavailable):
+            await made.close()
+        await store.close()
+
+
+async def _patiently(call: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
+    is_told = False
+    while True:
+        try:
+            await call()
+        except (StoreUnavailable, SourceUnavailable) as error:
+            if not is_told:
+                log.warning("away", error=str(error))
+            is_told = True
+        else:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_S_MAX / 2):
+                await stopping.wait()
+        if stopping.is_set():
+            raise asyncio.CancelledError
+
+
+async def work(
+    source: Callable[[], Source],
+    store: OrderStore,
+    *,
+    started: Callable[[str], None],
+    metrics_port: int | None = None,
+) -> OrderWorker | None:
+    """Run a worker until SIGTERM or SIGINT; the worker as it ended, or None if it never began.
+
+    `started` gets the URL of the metrics ("" without a `metrics_port`; 0 takes a free port), once the
+    source and the store are open.
+
+    Raises:
+        StoreOutdated: the store's tables are missing or of another version.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        async with opened(source, store, stopping) as made:
+            worker = OrderWorker(made, store)
+            started(_serve_metrics(worker, metrics_port) if metrics_port is not None else "")
+            watching = loop.create_task(_stop_with(worker, stopping))
+            try:
+                await worker.run()
+            finally:
+                watching.cancel()
+            return worker
+    except asyncio.CancelledError:
+        return None
+
+
+async def _stop_with(worker: OrderWorker, stopping: asyncio.Event) -> None:
+    await stopping.wait()
+    worker.stop()
+
+
+def _serve_metrics(worker: OrderWorker, port: int) -> str:
+    registry = CollectorRegistry()
+    figures: dict[str, tuple[str, Callable[[], float]]] = {
+        "ticketrush_orders_notices": ("Notices written so far, repetitions among them.", lambda: worker.stored),
+        "ticketrush_orders_dead_letters": ("Messages that became dead letters so far.", lambda: worker.dead),
+        "ticketrush_orders_lag": (
+            "Messages that wait in the log, as of about a second ago; -1 while that is not known.",
+            lambda: -1 if worker.lag is None else worker.lag,
+        ),
+        "ticketrush_orders_away": ("1 while the log or the store does not answer.", lambda: bool(worker.away)),
+    }
+    for name, (words, value) in figures.items():
+        Gauge(name, words, registry=registry).set_function(value)
+    server, _ = start_http_server(port, LOCALHOST, registry)
+    return f"http://{LOCALHOST}:{server.server_port}/metrics"

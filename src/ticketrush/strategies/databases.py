@@ -1,0 +1,59 @@
+"""Databases on a PostgreSQL server: made for one strategy, and dropped."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from ticketrush.crowd.errors import NoAnswer
+from ticketrush.settings import without_password
+from ticketrush.strategies.errors import StrategyError
+
+CONNECT_S: Final = 10.0
+COMMAND_S: Final = 60.0
+"""How long making or dropping a database may take."""
+
+
+async def create(server: str, name: str) -> None:
+    """Make the database `name` on the server of the URL `server`.
+
+    Raises:
+        NoAnswer: there is no such server.
+        StrategyError: it does not let us.
+    """
+    async with connected(server) as connection:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+
+
+async def drop(server: str, name: str) -> None:
+    """Drop it, whoever uses it. Raises like `create`."""
+    async with connected(server) as connection:
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def url_of(server: str, name: str) -> str:
+    """The URL of the database `name` on the server of the URL `server`."""
+    return urlsplit(server)._replace(path=f"/{name}").geturl()
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for as long as the block lasts. Raises like `create`."""
+    where = without_password(url)
+    try:
+        connection = await asyncpg.connect(url, timeout=CONNECT_S, command_timeout=COMMAND_S)
+    except (OSError, TimeoutError) as error:
+        why = str(error) or "no answer in time"
+        raise NoAnswer(f"PostgreSQL at {where} does not answer: {why}; start it, or leave out --postgres") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise StrategyError(f"PostgreSQL at {where} does not let us in: {error}") from error
+    try:
+        yield connection
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise StrategyError(f"PostgreSQL at {where}: {str(error) or 'no answer in time'}") from error
+    finally:
+        await connection.close(timeout=CONNECT_S)

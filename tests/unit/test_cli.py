@@ -92,7 +92,7 @@ COMMANDS = [(name, command) for name, command in commands() if not hasattr(comma
 
 def test_all_commands_are_there() -> None:
     assert {name for name, _ in COMMANDS} == {
-        *("serve", "up", "rush", "audit", "reconcile", "bench", "config show"),
+        *("serve", "up", "rush", "audit", "reconcile", "bench", "strategies", "config show"),
         *("token secret", "token webhook-secret", "token mint", "token check", "test-gateway"),
         *("sale create", "sale show", "sale hash", "sale open", "sale close", "sale add-stock"),
     }

@@ -1,0 +1,202 @@
+"""The servers that are compared: each strategy in a process of its own, started fresh and asked for its books."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import re
+import secrets
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from ticketrush import processes, stop
+from ticketrush.cluster.errors import ClusterError, NotInstalled
+from ticketrush.cluster.nodes import Node, ended
+from ticketrush.cluster.postgres import Postgres
+from ticketrush.cluster.server import running
+from ticketrush.crowd.operator import Operator
+from ticketrush.strategies.errors import StrategyError
+from ticketrush.strategies.options import Database, StrategyOptions
+from ticketrush.strategies.shop import OrderFirst, PayFirst
+from ticketrush.strategies.store import DATABASE_AT, ITEM, Books
+
+SALE: Final = "strategies"
+RESERVE_FIRST: Final = "reserve-first"
+JOURNAL: Final = "journal"
+"""What reserve-first keeps its stock in: its own journal, an SQLite file, whatever the others use."""
+
+_BATCHES: Final = re.compile(r"^ticketrush_batches_total (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A strategy that is to be measured, and what it keeps its stock in."""
+
+    strategy: str
+    database: Database | Literal["journal"]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.strategy}, {self.database}"
+
+
+def entries(options: StrategyOptions) -> list[Entry]:
+    """What is measured, in order. Reserve-first comes once; a second kind of journal would be another entry."""
+    small = [Entry(kind.name, database) for database in options.databases for kind in (OrderFirst, PayFirst)]
+    return [*small, Entry(RESERVE_FIRST, JOURNAL)]
+
+
+class Rival(Protocol):
+    """A running server that sells by one strategy."""
+
+    url: str
+
+    def books(self) -> Books:
+        """Stop it, and read what it has sold.
+
+        Raises:
+            StrategyError: it did not end as it should; has its last words.
+        """
+        ...
+
+
+class _Stopped(msgspec.Struct):
+    event: Literal["stopped"]
+    paid: int
+    transactions: int
+
+
+class _Small:
+    """Order-first or pay-first: says at its end what is in its books."""
+
+    def __init__(self, node: Node) -> None:
+        self.url = node.url
+        self._node = node
+
+    def books(self) -> Books:
+        """See `Rival.books`."""
+        code = self._node.stop()
+        last = self._node.child.stdout.read_bytes().splitlines()[-1]
+        try:
+            said = msgspec.json.decode(last, type=_Stopped)
+        except msgspec.MsgspecError:
+            how = f"{self._node.name} {ended(code or 0)}, and said nothing of its books"
+            raise StrategyError(f"{how}:\n{self._node.child.words()}") from None
+        return Books(said.paid, said.transactions)
+
+
+class _Product:
+    """Reserve-first: ticketrush as it is served, which counts its commits itself."""
+
+    def __init__(self, node: Node, operator: Operator, tickets: int, hold_s: float) -> None:
+        self.url = node.url
+        self._node, self._operator = node, operator
+        operator.open_sale(SALE, ITEM, tickets, 1, hold_s)
+        self._before = self._commits()
+
+    def books(self) -> Books:
+        """See `Rival.books`."""
+        level = self._operator.level(SALE)
+        return Books(level.sold, self._commits() - self._before, level.held)
+
+    def _commits(self) -> int:
+        found = _BATCHES.search(self._operator.ask("GET", "/metrics").decode())
+        if found is None:
+            raise StrategyError(f"{self._node.name} does not tell ticketrush_batches_total at {self.url}/metrics")
+        return int(float(found[1]))
+
+
+@contextlib.contextmanager
+def rival(entry: Entry, options: StrategyOptions, folder: Path, postgres: str) -> Iterator[Rival]:
+    """The server of `entry`, ready to sell; `postgres` is the URL of a server for those that need one.
+
+    Raises:
+        StrategyError: it does not start; has its last words.
+        NoAnswer: there is no such PostgreSQL.
+    """
+    with contextlib.ExitStack() as stack:
+        if entry.database == JOURNAL:
+            ledger = f"sqlite:///{folder / 'reserve-first.db'}"
+            node = Node(RESERVE_FIRST, folder, ["--open", "--ledger", ledger], processes.plain_environment())
+            stack.enter_context(_serving(node))
+            operator = stack.enter_context(contextlib.closing(Operator([node.url], b"", "")))
+            yield _Product(node, operator, options.tickets, options.hold)
+            return
+        at = str(folder / f"{entry.strategy}.db")
+        if entry.database == "postgres":
+            at = stack.enter_context(_database(postgres, entry.strategy))
+        command = (sys.executable, "-m", "ticketrush.strategies", entry.strategy, entry.database)
+        name = f"{entry.strategy}-{entry.database}"
+        flags = ["--tickets", str(options.tickets)]
+        node = Node(name, folder, flags, processes.plain_environment() | {DATABASE_AT: at}, command=command)
+        stack.enter_context(_serving(node))
+        yield _Small(node)
+
+
+@contextlib.contextmanager
+def postgres_for(options: StrategyOptions, folder: Path) -> Iterator[str]:
+    """The URL of the PostgreSQL of `options`: the one that is named, or one that is started; "" if none is needed.
+
+    Raises:
+        NotInstalled: one is to be started, and there is none.
+        StrategyError: it does not start.
+    """
+    if "postgres" not in options.databases:
+        yield ""
+        return
+    _need_asyncpg()
+    if options.postgres is not None:
+        yield options.postgres
+        return
+    try:
+        with running(Postgres(folder)) as server:
+            yield server.url
+    except ClusterError as error:
+        if isinstance(error, NotInstalled):
+            raise
+        raise StrategyError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _serving(node: Node) -> Iterator[None]:
+    """`node`, ready, for as long as the block lasts."""
+    try:
+        with stop.postponed():
+            node.launch()
+        try:
+            node.wait_until_ready()
+        except ClusterError as error:
+            raise StrategyError(str(error)) from error
+        yield
+    finally:
+        with stop.postponed():
+            node.stop()
+
+
+@contextlib.contextmanager
+def _database(server: str, strategy: str) -> Iterator[str]:
+    """A new database of the PostgreSQL at `server`, by its URL; nothing but one strategy is counted in it."""
+    from ticketrush.strategies import databases  # noqa: PLC0415 - needs an extra that is not always installed
+
+    name = f"ticketrush_{strategy.replace('-', '_')}_{secrets.token_hex(4)}"
+    asyncio.run(databases.create(server, name))
+    try:
+        yield databases.url_of(server, name)
+    finally:
+        with stop.postponed():
+            asyncio.run(databases.drop(server, name))
+
+
+def _need_asyncpg() -> None:
+    if importlib.util.find_spec("asyncpg") is None:
+        raise NotInstalled(
+            "order-first and pay-first in PostgreSQL need a driver: run `pip install 'ticketrush[postgres]'`, or take "
+            "--database sqlite"
+        )

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
+from tests.contract.nodes import dies_at, do, node
 from ticketrush import model as m
 from ticketrush.audit import audit
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.ledger.redis import RedisLedger
-from ticketrush.ledger.redis_link import Link
-from ticketrush.ledger.redis_watch import Watch
 
 CAPACITY = 12
 
 
-@asynccontextmanager
-async def node(url: str, name: str, shards: int = 1) -> AsyncIterator[RedisLedger]:
-    """A node that does nothing by itself."""
-    ledger = RedisLedger(url, node=name, shards=shards)
-    with patch.object(Watch, "start"):
-        await ledger.start()
-    try:
-        yield ledger
-    finally:
-        await ledger.close()
-
-
 def sale(id: str, capacity: int = CAPACITY) -> m.Sale:
     return m.Sale(id, (m.Item("i", capacity), m.Item("j", capacity)), opens_at_ms=0)
-
-
-async def do(ledger: RedisLedger, command: m.Command) -> m.Outcome:
-    (outcome,) = await ledger.execute(1_000, [command])
-    return outcome
 
 
 async def buy(ledger: RedisLedger, id: str, count: int, first: int = 0) -> list[m.Outcome]:
@@ -46,29 +26,6 @@ async def buy(ledger: RedisLedger, id: str, count: int, first: int = 0) -> list[
         1_000,
         [m.Reserve(ledger.new_id(id, f"b{n}"), id, "ij"[n % 2], f"b{n}", 1, "k") for n in range(first, first + count)],
     )
-
-
-@contextmanager
-def dies_at(link: Link, call: int) -> Iterator[list[str]]:
-    """No call is made from the one numbered `call` on; yields the names of those made."""
-    made: list[str] = []
-    real_run, real_command = link.run, link.command
-
-    def count(name: str) -> None:
-        if len(made) >= call:
-            raise LedgerUnavailable("it is dead")
-        made.append(name)
-
-    async def run(name: str, *args: Any, **more: Any) -> Any:
-        count(name)
-        return await real_run(name, *args, **more)
-
-    async def command(name: str, *args: Any) -> Any:
-        count(name)
-        return await real_command(name, *args)
-
-    with patch.object(link, "run", run), patch.object(link, "command", command):
-        yield made
 
 
 async def make_and_die(url: str) -> None:

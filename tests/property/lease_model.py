@@ -9,14 +9,19 @@ A recoverer may raise the epoch at any time: on every book, one by one; then it 
 it writes the stock anew, all leases void. It may stop between any two steps, and several may be at
 it at once. A book refuses purchases of another epoch, the stock refuses everything of another epoch.
 
+In a world of `one_life` the nodes are the leases that one node takes one after the other. They are closed by number:
+who closes one on a book closes those before it as well, and the stock refuses all up to the highest that was
+reclaimed; what of them is still to be reclaimed is so in its time. When a lease has been reclaimed, the books forget
+what was spent of it.
+
 Checked in every state that can be reached:
   conservation   capacity = available + unspent leases + held + released and not yet taken over
   no oversell    held <= capacity, available >= 0, no lease spent beyond its grant, no void one at all
 Checked in every state in which nothing more needs to happen:
   no stranded unit   available + held = capacity, and nothing refuses to sell it
 
-``python -m tests.property.lease_model 1 2 1 2 0 0`` searches a world of one's own: units, nodes, books,
-purchases, epochs to come, recoverers. It grows fast.
+``python -m tests.property.lease_model 1 2 1 2 0 0 1`` searches a world of one's own: units, nodes, books,
+purchases, epochs to come, recoverers, one life. It grows fast.
 """
 
 from __future__ import annotations
@@ -48,6 +53,8 @@ class Bug(enum.StrEnum):
     NO_GUARD = "the stock is written without a look at its epoch"
     READ_EARLY = "a book is read before its epoch is raised"
     ANY_EPOCH = "a book sells in whatever epoch"
+    FORGET_EARLY = "a book forgets what was spent of a lease before it is reclaimed"
+    FENCE_LOSES = "a lease is taken for reclaimed because a later one is"
 
 
 class Shape(NamedTuple):
@@ -59,6 +66,8 @@ class Shape(NamedTuple):
     purchases: int
     epochs: int = 0
     recoverers: int = 0
+    one_life: int = 0
+    """Whether the nodes are the leases that one node takes one after the other."""
 
 
 class Recoverer(NamedTuple):
@@ -193,17 +202,29 @@ class Model:
     def _reaper(self, w: World, n: int) -> Iterator[Step]:
         if w.status[n] == OPEN:
             yield "close", w._replace(status=put(w.status, n, CLOSING))
+        if w.status[n] == GONE or (w.status[n] == CLOSING and self.bug is Bug.FORGET_EARLY):
+            for k in self._books:
+                if w.spent[k][n]:
+                    yield "forget", w._replace(spent=put(w.spent, k, put(w.spent[k], n, 0)))
         if w.status[n] != CLOSING:
             return
         for k in self._books:
             if not w.closed[k][n]:
-                yield "close on a book", w._replace(closed=put(w.closed, k, put(w.closed[k], n, 1)))
+                closed = (*((1,) * n if self.shape.one_life else w.closed[k][:n]), 1, *w.closed[k][n + 1 :])
+                yield "close on a book", w._replace(closed=put(w.closed, k, closed))
         if all(w.closed[k][n] for k in self._books) or self.bug is Bug.RECLAIM_EARLY:
             available = w.available + self._unspent(w, n)
-            yield "reclaim", w._replace(available=available, status=put(w.status, n, GONE))
+            status = put(w.status, n, GONE)
+            if self.bug is Bug.FENCE_LOSES:
+                status = ((GONE,) * n + status[n:]) if self.shape.one_life else status
+            yield "reclaim", w._replace(available=available, status=status)
+
+    def _is_fenced(self, w: World, n: int) -> bool:
+        """Whether the stock refuses lease n, for itself or for a later one of the same life."""
+        return w.status[n] != OPEN or (bool(self.shape.one_life) and GONE in w.status[n:])
 
     def _refill(self, w: World, n: int, epoch: int) -> Iterator[Step]:
-        if epoch != w.epoch or w.status[n] != OPEN or not w.available or w.granted[n] >= self._grants_max:
+        if epoch != w.epoch or self._is_fenced(w, n) or not w.available or w.granted[n] >= self._grants_max:
             yield "refuse a refill", w
             return
         v = w._replace(available=w.available - 1, granted=plus(w.granted, n, 1))
@@ -227,7 +248,7 @@ class Model:
             yield "reject the buyer", w._replace(unit=plus(w.unit, n, 1))
 
     def _take_back(self, w: World, message: Message, n: int, epoch: int, total: int) -> Iterator[Step]:
-        if epoch != w.epoch or (w.status[n] != OPEN and self.bug is not Bug.BACK_LATE):
+        if epoch != w.epoch or (self._is_fenced(w, n) and self.bug is not Bug.BACK_LATE):
             yield "refuse to take back", w
             return
         more = max(0, total - w.given_back[n])

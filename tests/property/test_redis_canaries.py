@@ -124,7 +124,7 @@ async def recreated(pair: Pair) -> None:
 Story = Callable[[Pair], Awaitable[None]]
 
 PLANTED: dict[str, tuple[Story, str, str, str, str]] = {
-    "no fence": (zombie, "decide", "call('HGET', KEYS[7], 'closed ' .. lease[1] .. ' ' .. name)", "false", "I1"),
+    "no fence": (zombie, "decide", "call('HGET', KEYS[7], 'closed ' .. life .. ' ' .. name)", "false", "I1"),
     "double reclaim": (reclaimed_twice, "stock_reclaim", "state ~= 'closing' or", "state == nil or", "I1"),
     "lost release": (given_up, "stock", "if released > total('seen ' .. book) then", "if false then", "I7"),
     "no limit in the script": (greedy, "decide", "> of.limit then return 'L'", "> 1000 then return 'L'", "I6"),

@@ -7,30 +7,30 @@ guessed at: the node takes a new one under a new incarnation, and the old one is
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from typing import Final
 
 IDLE_S: Final = 0.1
 """How long units may lie unused before they go back."""
 
-_numbers: Final = itertools.count(1)
-
 
 class LocalStock:
     """One lease of one item, as its node sees it."""
 
-    __slots__ = ("_known_back", "_known_granted", "asked", "back", "lease", "node", "units", "used_s")
+    __slots__ = ("_known_back", "_known_granted", "_life", "_number", "asked", "back", "lease", "units", "used_s")
 
     def __init__(self, node: str) -> None:
-        self.node = node
+        self._life = f"{node}.{secrets.token_hex(4)}"
+        """The node, and chance, so that one of the same name is another."""
+        self._number = 0
         self.used_s = 0.0
         """When it was used last, monotonic."""
         self._renew()
 
     def _renew(self) -> None:
-        self.lease = f"{self.node}.{next(_numbers)}.{secrets.token_hex(3)}"
-        """The lease: node, incarnation, and chance, so that a node of the same name is another."""
+        self._number += 1
+        self.lease = f"{self._life}.{self._number}"
+        """The lease. Those of one life are numbered in order, so that one number closes all before it."""
         self.units = 0
         """Units that may be spent."""
         self.back = 0

@@ -148,8 +148,9 @@ class RedisNode:
                     want=want,
                     ahead=ahead,
                     back=back,
-                    ttl_ms=LEASE_MS,
+                    ttl_ms=LEASE_MS if want or local.units else 0,
                     capacity=shelf.capacity,
+                    books=len(sale.books),
                     released={str(number): total for number, total in sale.released(shelf.item.id).items()},
                     make=make,
                 )

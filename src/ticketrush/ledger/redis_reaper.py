@@ -4,19 +4,31 @@ Three steps a lease: close it on the stock, close it on every book (which tells 
 good), put the rest back. Each may be repeated, and whoever does them may die between any two: the
 next one finds the lease closing and goes on. One node at a time looks for dead leases, by a lease of
 its own; that is for economy, not for safety.
+
+What stays of a lease is its number, in the fence of the node that had it. What was spent of it is
+forgotten by the books later, when no failover can bring it back any more.
 """
 
 from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Final
 
 from ticketrush import logs
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.ledger.redis_node import RedisNode
 from ticketrush.ledger.redis_sale import LEASES, PREFIX, RedisSale
 
-REAPER = PREFIX + "reaper"
+REAPER: Final = PREFIX + "reaper"
 """Key: the node that looks for dead leases now."""
 
-REAPER_MS = 2_000
+REAPER_MS: Final = 2_000
+
+FORGET_S: Final = 120.0
+"""After how long a book forgets what was spent of a lease that was reclaimed."""
+
+_OVERSPENT: Final = -2
 
 log = logs.get("ticketrush.ledger.redis")
 
@@ -28,6 +40,10 @@ class Reaper:
         self._node = node
         self.reclaimed = 0
         """Units brought back so far."""
+        self._spent: deque[tuple[float, RedisSale, str]] = deque()
+        """What the books may forget: since when, and where."""
+        self._overspent: set[str] = set()
+        """Leases that were reported."""
 
     async def is_due(self) -> bool:
         """Whether this node is the one that looks now; it stays so while it goes on asking."""
@@ -53,13 +69,19 @@ class Reaper:
                     failed = error
         if failed is not None:
             raise failed
+        await self._forget()
 
     async def dropped(self) -> None:
-        """Reclaim the leases that this node gave up in doubt."""
-        while self._node.dropped:
-            sale, item, lease = self._node.dropped[-1]
-            await self.reclaim(sale, item, lease)
-            self._node.dropped.remove((sale, item, lease))
+        """Reclaim the leases that this node gave up in doubt; one that fails is tried again the next time."""
+        failed: LedgerUnavailable | None = None
+        for each in list(self._node.dropped):
+            try:
+                await self.reclaim(*each)
+                self._node.dropped.remove(each)
+            except LedgerUnavailable as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def reclaim(self, sale: RedisSale, item: str, lease: str | None = None, *, every: bool = False) -> None:
         """Reclaim one lease of an item, or all that are past their deadline or half reclaimed, or `every` one."""
@@ -71,9 +93,24 @@ class Reaper:
             for book in sale.books:
                 spent += await self._node.link.run("book_close", (book.leases,), name, item, keep=True)
             ask = self._node.ask(sale.id, epoch=sale.epoch, lease=name, spent=spent) | {"now": self._node.seen_ms}
-            units = await self._node.link.run("stock_reclaim", (shelf.key,), ask, keep=True)
+            units, granted, back = await self._node.link.run("stock_reclaim", (shelf.key,), ask, keep=True)
+            if units >= 0:
+                self._spent.append((time.monotonic(), sale, f"{name} {item}"))
             if units > 0:
                 self.reclaimed += units
                 log.info("lease_reclaimed", sale=sale.id, item=item, lease=name, units=units, spent=spent)
+            if units == _OVERSPENT and name not in self._overspent:
+                self._overspent.add(name)
+                log.error(
+                    "lease_overspent", sale=sale.id, item=item, lease=name, granted=granted, back=back, spent=spent
+                )
         if closing:
             await self._node.stock(sale, shelf)
+
+    async def _forget(self) -> None:
+        """Strike out on the books what was spent of leases that were reclaimed a while ago; their fences stay."""
+        while self._spent and self._spent[0][0] <= time.monotonic() - FORGET_S:
+            _, sale, field = self._spent[0]
+            for book in sale.books:
+                await self._node.command("hdel", book.leases, field)
+            self._spent.popleft()

@@ -6,7 +6,8 @@
 --   keys     "buyer key" -> id of the reservation made with it (I5)
 --   bought   "item buyer" -> units held and owned, of items with a purchase limit (I6)
 --   due      "expires_at id", oldest first
---   leases   "lease item" -> units spent, only growing; "closed lease item" -> 1, for ever (the fence)
+--   leases   "lease item" -> units spent, only growing, until the lease is reclaimed; a lease is "life.number";
+--            "closed life item" -> the number up to which the leases of that life are closed for ever (the fence)
 -- ARGV: 1 a MessagePack map; now, clock, total, node and what the script says.
 local call, pack, decode = redis.call, cmsgpack.pack, cmsgpack.unpack
 local ask = decode(ARGV[1])

@@ -3,7 +3,9 @@
 if not epoch then return pack({ 'missing' }) end
 if epoch ~= ask.epoch or head[9] ~= '1' then return pack({ 'epoch', epoch, head[9] }) end
 for name, lease in pairs(ask.leases) do
-  if call('HGET', KEYS[7], 'closed ' .. lease[1] .. ' ' .. name) then return pack({ 'fenced', name }) end
+  local life, number = lease[1]:match('^(.*)%.(%d+)$')
+  local fence = call('HGET', KEYS[7], 'closed ' .. life .. ' ' .. name)
+  if fence and tonumber(number) <= tonumber(fence) then return pack({ 'fenced', name }) end
 end
 
 -- What the purchases are decided by, fetched all at once: the keys that have won, and what the buyers own.

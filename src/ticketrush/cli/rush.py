@@ -19,6 +19,7 @@ EPILOG = """Examples: `ticketrush rush` is the full story. ·
 `ticketrush rush --buyers 50000 --tickets 500 --report rush.html` is a short one, with pictures. ·
 `ticketrush rush --arrivals 5000 --buyers 60000` lets 5,000 come each second, however slow the server is. ·
 `ticketrush rush --nodes 4 --kill 2` sells from four processes, of which two are killed in the middle. ·
+`ticketrush rush --nodes 4 --orders postgres --kafka kafka` writes every order through Kafka into PostgreSQL. ·
 `ticketrush rush --json - | jq .audit` is for machines."""
 
 _DEFAULT = RushOptions()
@@ -102,6 +103,26 @@ def rush(
         Literal["memory", "fsync", "replica"],
         flag("RUSH_DURABILITY", "What a success survives in the cluster, as for `ticketrush up`.", "--durability"),
     ] = _DEFAULT.durability,
+    orders: Annotated[
+        str,
+        flag(
+            "RUSH_ORDERS",
+            "Keep orders and audit them too: sqlite or postgres (started for it), or the URL of an empty store.",
+            "--orders",
+            metavar="STORE",
+            show_default="none are kept",
+        ),
+    ] = "",
+    kafka: Annotated[
+        str,
+        flag(
+            "RUSH_KAFKA",
+            "Lead orders through Apache Kafka: kafka (started for it), or the addresses of brokers.",
+            "--kafka",
+            metavar="BROKERS",
+            show_default="the worker reads the ledger's own events",
+        ),
+    ] = "",
     url: Annotated[
         str | None,
         flag(
@@ -160,6 +181,8 @@ def rush(
         weights=parse_weights(weights, nodes or 1),
         kill=kill,
         durability=cluster_durability,
+        orders=orders,
+        kafka=kafka,
         url=url,
         time_limit=time_limit,
         keep=keep,

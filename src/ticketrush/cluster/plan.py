@@ -15,6 +15,12 @@ PORT_MAX: Final = 65_535
 
 Durability = Literal["memory", "fsync", "replica"]
 
+OWN_POSTGRES: Final = "postgres"
+OWN_KAFKA: Final = "kafka"
+"""What to write instead of an address to have one started."""
+
+WORKERS_MAX: Final = 16
+
 SHARED: Final = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "redis+cluster://",
                  "rediss+cluster://")  # fmt: skip
 """How the URL of a ledger begins that several processes can share."""
@@ -32,6 +38,9 @@ class ClusterPlan:
         durability: what a success survives, see the setting; a Valkey of ours is started to keep it.
         port: of the first node, the next ones count up; 0 takes free ones.
         secret: signs tokens; "" for open nodes, which ask for none.
+        orders: where orders are kept: the URL of a store, or "postgres", which starts one; "" keeps none.
+        kafka: brokers between the ledger and the orders, or "kafka", which starts one; "" does without.
+        workers: processes that write orders.
         flags: more flags of ``serve``, for all nodes.
         env: the environment of the nodes, without the secret.
     """
@@ -43,6 +52,9 @@ class ClusterPlan:
     durability: Durability = "fsync"
     port: int = 0
     secret: str = field(default="", repr=False)
+    orders: str = ""
+    kafka: str = ""
+    workers: int = 1
     flags: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -55,6 +67,10 @@ class ClusterPlan:
                 f"{self.ledger} cannot be shared by {self.nodes} nodes; name a Redis or Valkey, like "
                 "redis://127.0.0.1:6379/0"
             )
+        if not 1 <= self.workers <= WORKERS_MAX:
+            raise PlanError(f"workers is {self.workers}; it must be between 1 and {WORKERS_MAX}")
+        if self.kafka and not (self.orders and self.is_shared):
+            raise PlanError("kafka stands between the ledger of many nodes and its orders; say where orders are kept")
         if not 0 <= self.port <= PORT_MAX - self.nodes:
             raise PlanError(f"port is {self.port}; it must be between 0 and {PORT_MAX - self.nodes}")
 

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ticketrush import processes, stop
+from ticketrush.cluster.backoffice import BackOffice, backoffice, working
 from ticketrush.cluster.nodes import Node, ended
 from ticketrush.cluster.plan import ClusterPlan
+from ticketrush.cluster.program import Program
+from ticketrush.cluster.server import LocalServer
 from ticketrush.cluster.topology import replicas, running
 from ticketrush.cluster.valkey import Persistence, Valkey
 
@@ -27,8 +30,10 @@ class Part:
 class Cluster:
     """A running cluster. `valkeys` are ours: the primary first, none if the ledger was there before."""
 
-    def __init__(self, plan: ClusterPlan, ledger: str, nodes: list[Node], valkeys: list[Valkey]) -> None:
-        self.plan, self.ledger, self.nodes, self.valkeys = plan, ledger, nodes, valkeys
+    def __init__(
+        self, plan: ClusterPlan, ledger: str, nodes: list[Node], valkeys: list[Valkey], office: BackOffice | None
+    ) -> None:
+        self.plan, self.ledger, self.nodes, self.valkeys, self.office = plan, ledger, nodes, valkeys, office
         self.stubborn: list[str] = []
         """Names of nodes that did not stop when asked to, and were killed; filled at the end."""
         self._told: set[int] = set()
@@ -41,12 +46,15 @@ class Cluster:
     @property
     def parts(self) -> list[Part]:
         """Every process, nodes first."""
-        everything: list[Node | Valkey] = [*self.nodes, *self.valkeys]
+        everything: list[Program | LocalServer | Valkey] = [*self.nodes, *self.valkeys]
+        if self.office is not None:
+            everything += [*self.office.programs, *self.office.servers]
         return [Part(each.name, each.child) for each in everything]
 
     def newly_ended(self) -> list[str]:
         """What ended by itself since this was last asked: which, how, and the end of its log."""
-        wanted = {node.pid for node in self.nodes if node.killed}
+        programs: list[Program] = [*self.nodes, *(self.office.programs if self.office is not None else ())]
+        wanted = {program.pid for program in programs if program.killed}
         told = []
         for part in self.parts:
             code = part.child.exit_code
@@ -77,14 +85,17 @@ def cluster(plan: ClusterPlan) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         valkeys = _valkeys(plan, stack) if plan.ledger is None else []
         ledger = plan.ledger or valkeys[0].url
-        nodes = [_node(plan, number, ledger) for number in range(plan.nodes)]
-        made = Cluster(plan, ledger, nodes, valkeys)
+        office = stack.enter_context(backoffice(plan, ledger)) if plan.orders else None
+        nodes = [_node(plan, number, ledger, office) for number in range(plan.nodes)]
+        made = Cluster(plan, ledger, nodes, valkeys, office)
         with stop.postponed():
             stack.callback(_stop, made)
             for node in nodes:
                 node.launch()
         for node in nodes:
             node.wait_until_ready()
+        if office is not None:
+            stack.enter_context(working(office))  # its journal is there now
         yield made
 
 
@@ -96,11 +107,13 @@ def _valkeys(plan: ClusterPlan, stack: contextlib.ExitStack) -> list[Valkey]:
     return [primary, *copies]
 
 
-def _node(plan: ClusterPlan, number: int, ledger: str) -> Node:
+def _node(plan: ClusterPlan, number: int, ledger: str, office: BackOffice | None) -> Node:
     name = f"node-{number + 1}" if plan.is_shared else "server"
     flags = ["--ledger", ledger]
     if plan.is_shared:
         flags += ["--node", name, "--durability", plan.durability]
+    if office is not None:
+        flags += ["--orders", office.orders, "--no-order-worker"]
     secret = {"TICKETRUSH_TOKEN_SECRETS": plan.secret} if plan.secret else {}
     port, weight = plan.port_of(number), plan.weight_of(number)
     return Node(name, plan.folder, [*flags, *plan.flags], plan.env | secret, port=port, weight=weight)

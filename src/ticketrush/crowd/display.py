@@ -137,6 +137,11 @@ def summary(result: RushResult) -> Group:
     )
     for row in rows:
         figures.add_row(*row)
+    if report.extra.orders is not None:
+        late = report.extra.orders_drained_s
+        figures.add_row(
+            "orders", f"{report.extra.orders:,}", "all stored after", "never" if late is None else f"{late:.2f} s"
+        )
     verdicts = {name: verdict(report, name) for name in report.audit}
     audits = Text("  ").join(Text(f"{name} {VERDICTS[it]}", style=_STYLES[it]) for name, it in verdicts.items())
     if "vacuous" in verdicts.values():

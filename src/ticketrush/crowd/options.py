@@ -52,6 +52,9 @@ class RushOptions:
         weights: the share of the connections that each node gets, relative to the others; () is equal shares.
         kill: nodes to be killed in mid-sale; at least one lives on.
         durability: of the cluster, see `ticketrush.cluster.plan.ClusterPlan`.
+        orders: where orders are kept and then audited too: "postgres" or "sqlite" of our own, or the URL of an
+            empty store; "" keeps none.
+        kafka: brokers between the ledger and the orders, or "kafka", which starts one; "" does without.
         url: a running server to use; None starts one for the rush. Unless it is an open one, its
             secrets must then be in TICKETRUSH_TOKEN_SECRETS here too.
         time_limit: seconds after which the crowd goes home; None takes what should be plenty.
@@ -75,6 +78,8 @@ class RushOptions:
     weights: tuple[int, ...] = ()
     kill: int = 0
     durability: Durability = "fsync"
+    orders: str = ""
+    kafka: str = ""
     url: str | None = None
     time_limit: float | None = None
     json: Path | None = None
@@ -91,6 +96,10 @@ class RushOptions:
         self._check_cluster()
 
     def _check_cluster(self) -> None:
+        if self.url is not None and self.orders:
+            raise OptionError(f"orders is {self.orders} and url is {self.url}: what runs there keeps its own orders")
+        if self.kafka and not (self.orders and self.nodes):
+            raise OptionError("kafka stands between many nodes and their orders: say --nodes N and --orders postgres")
         if self.nodes is None:
             for name in ("weights", "kill"):
                 if getattr(self, name):

@@ -45,7 +45,11 @@ class Cluster(msgspec.Struct, frozen=True):
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """What the report tells besides; `outcome` is one of the constants above."""
+    """What the report tells besides; `outcome` is one of the constants above.
+
+    `orders` are those in the order store, None if there was none; `orders_drained_s` is how long after the
+    sale the last one was there.
+    """
 
     ok: bool
     outcome: str
@@ -65,6 +69,8 @@ class Extra(msgspec.Struct, frozen=True):
     unexpected_answers: list[h.Sample]
     options: dict[str, float]
     clustered: bool
+    orders: int | None
+    orders_drained_s: float | None
     kills: list[Kill]
     deaths: list[str]
 
@@ -139,6 +145,7 @@ def make(
     cluster: Cluster,
     *,
     demand: bool,
+    drained_s: float | None = None,
 ) -> Report:
     """The report of a rush. `cost` is the servers' CPU seconds and megabytes."""
     answers = dict(zip(h.ANSWERS, history.answers, strict=True))
@@ -148,7 +155,8 @@ def make(
     flawless = not (audited.oversold or undersold or audited.lost or audited.unexpected)
     errors = answers["error"] + answers["payment_error"]
     outcome = BROKEN
-    if flawless and errors == 0 and history.finished and audited.ok and not cluster.deaths:
+    is_stored = audited.orders is None or drained_s is not None
+    if flawless and is_stored and errors == 0 and history.finished and audited.ok and not cluster.deaths:
         left = options.tickets - audited.sold
         outcome = SOLD if not left else WANTED_LESS if history.buyers <= options.tickets else UNPAID
     return Report(
@@ -194,6 +202,8 @@ def make(
             unexpected_answers=history.samples,
             options=_numbers(options),
             clustered=options.nodes is not None,
+            orders=audited.orders,
+            orders_drained_s=drained_s,
             kills=cluster.kills,
             deaths=cluster.deaths,
         ),

@@ -23,6 +23,7 @@ from ticketrush.crowd.errors import CrowdError, Stopped
 from ticketrush.crowd.history import Door, History, Plan, Progress
 from ticketrush.crowd.operator import Level, address_of
 from ticketrush.crowd.options import RushOptions
+from ticketrush.crowd.orders import Orders, orders_of
 from ticketrush.crowd.page import page
 from ticketrush.crowd.report import RushResult
 from ticketrush.crowd.send import send
@@ -111,10 +112,19 @@ def _rush(options: RushOptions, target: Target, progress: list[Progress]) -> Rus
     demand = history.left_sold_out + history.left_waiting > 0
     state, events = operator.state(), list(operator.events())
     own_events = of_sale(events, sale)
-    audited = _audit(events, own_events, state, history, options.seed, demand=demand)
+    orders = orders_of(target.own.orders, own_events) if target.own and target.own.orders else None
+    audited = _audit(events, own_events, state, history, options.seed, demand=demand, orders=orders)
     cluster = reports.Cluster(target.urls, doom.done, target.own.died() if target.own else [])
     return RushResult(
-        report=reports.make(options, history, audited, (after_s - before_s, rss_mb), cluster, demand=demand),
+        report=reports.make(
+            options,
+            history,
+            audited,
+            (after_s - before_s, rss_mb),
+            cluster,
+            demand=demand,
+            drained_s=orders.drained_s if orders is not None else None,
+        ),
         moments=reports.moments_of(own_events, options.tickets),
         progress=progress,
         curves=reports.curves_of(history),
@@ -168,6 +178,7 @@ def _audit(
     seed: int,
     *,
     demand: bool,
+    orders: Orders | None,
 ) -> audit.AuditReport:
     """I1..I8 of our sale; what the ledger claims of itself (I8) is checked over the whole journal."""
     alone = len(own_events) == len(events)
@@ -177,6 +188,7 @@ def _audit(
         told=history.told,
         asked_for=asked_for(history, seed),
         demand_exceeds_capacity=demand,
+        orders=orders.records if orders is not None else None,
     )
     if alone:
         return ours

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from ticketrush import processes, stop
 from ticketrush.cluster.errors import ClusterError, NotInstalled
@@ -16,6 +17,9 @@ from ticketrush.cluster.plan import ClusterPlan
 from ticketrush.cluster.up import Cluster, cluster
 from ticketrush.crowd.errors import CrowdError
 from ticketrush.crowd.options import RushOptions
+
+OWN_SQLITE: Final = "sqlite"
+"""What to write instead of a URL to have orders in a file of our own."""
 
 
 class OwnServers:
@@ -33,6 +37,11 @@ class OwnServers:
     def nodes(self) -> list[Node]:
         """All of them, those that were killed too."""
         return self._running.nodes
+
+    @property
+    def orders(self) -> str:
+        """The URL of the order store; "" if there is none."""
+        return self._running.office.orders if self._running.office is not None else ""
 
     def kill(self, number: int) -> None:
         """Kill a node as a power cut would; what it has cost is remembered."""
@@ -83,13 +92,17 @@ def own_servers(options: RushOptions) -> Iterator[OwnServers]:
 def _plan(options: RushOptions, folder: Path, secret: str) -> ClusterPlan:
     """One process with a journal, or as many nodes as are wanted; no setting reaches them but the secret."""
     env = processes.plain_environment()
+    orders = f"sqlite:///{folder / 'orders.db'}" if options.orders == OWN_SQLITE else options.orders
     if options.nodes is None:
-        return ClusterPlan(nodes=1, folder=folder, ledger=f"sqlite:///{folder / 'rush.db'}", secret=secret, env=env)
+        ledger = f"sqlite:///{folder / 'rush.db'}"
+        return ClusterPlan(nodes=1, folder=folder, ledger=ledger, secret=secret, orders=orders, env=env)
     return ClusterPlan(
         nodes=options.nodes,
         weights=options.weights,
         folder=folder,
         durability=options.durability,
         secret=secret,
+        orders=orders,
+        kafka=options.kafka,
         env=env,
     )

@@ -13,12 +13,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.postgres import execute, new_postgres, own_postgres
+from tests.postgres import execute, own_postgres
 from ticketrush import processes
 from ticketrush.cluster.errors import ClusterError
 from ticketrush.cluster.postgres import Postgres
-
-__all__ = ["new_postgres"]
 
 NewPostgres = Callable[[], Postgres]
 

@@ -59,7 +59,7 @@ class Connection:
         data = b""
         try:
             self._socket.sendall(request)
-            while not _whole(data):
+            while not whole(data):
                 piece = self._socket.recv(65_536)
                 if not piece:
                     raise BenchError(f"http://{self._host} closed the connection after {data[:200]!r}")
@@ -77,7 +77,8 @@ def parse(data: bytes) -> Answer:
     return Answer(int(first.split()[1]), headers, body, len(data))
 
 
-def _whole(data: bytes) -> bool:
+def whole(data: bytes) -> bool:
+    """Whether `data` is a whole answer. Raises BenchError if it says no length."""
     head, blank, body = data.partition(b"\r\n\r\n")
     if not blank:
         return False

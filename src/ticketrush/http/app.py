@@ -99,6 +99,7 @@ def create_app(services: Services, *, running: bool = False) -> FastAPI:
     if services.demo is not None:
         app.include_router(buyers.demo_router)
     add_docs(app)
+    app.add_middleware(webhooks.Webhooks)
     app.add_middleware(AnyServer, most_bytes=services.lane.limits.header_bytes, is_open=services.tokens is None)
     app.add_exception_handler(InvalidRequest, _on_invalid)
     app.add_exception_handler(TicketrushError, _on_unavailable)

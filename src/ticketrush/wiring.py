@@ -19,8 +19,10 @@ _SQLITE = "sqlite:///"
 
 if TYPE_CHECKING:
     from ticketrush.ledger.redis import RedisLedger
+    from ticketrush.orders.postgres import PostgresOrders
 
 _REDIS = ("redis", "rediss")
+_POSTGRES = ("postgresql", "postgres")
 
 
 def ledger_of(url: str, *, durability: str = "fsync", node: str = "", shards: int = 1, ahead: int = 4) -> Ledger:
@@ -53,12 +55,15 @@ def store_of(url: str) -> OrderStore:
     - ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``: PostgreSQL, for many.
 
     Raises:
-        SettingsError: no store has such URLs.
+        SettingsError: no store has such URLs, or it is not installed.
     """
+    if url.partition(":")[0] in _POSTGRES:
+        return _postgres_orders()(url)
     path = url.removeprefix(_SQLITE)
     if path == url or not path.strip("/"):
         raise SettingsError(
-            f"orders {without_password(url)!r}: write sqlite:///FILE, or sqlite:////FILE for a path from the root"
+            f"orders {without_password(url)!r}: write sqlite:///FILE, or sqlite:////FILE for a path from the root, or "
+            "postgresql://USER@HOST:PORT/DATABASE"
         )
     return SqliteOrders(path)
 
@@ -111,3 +116,14 @@ def _redis_ledger() -> type[RedisLedger]:
             raise
         raise SettingsError("a ledger in Redis needs more: pip install 'ticketrush[redis]'") from error
     return RedisLedger
+
+
+def _postgres_orders() -> type[PostgresOrders]:
+    """The store that needs more than the core does."""
+    try:
+        from ticketrush.orders.postgres import PostgresOrders  # noqa: PLC0415 - an extra, not always installed
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise SettingsError("orders in PostgreSQL need more: pip install 'ticketrush[postgres]'") from error
+    return PostgresOrders

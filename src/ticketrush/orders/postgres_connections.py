@@ -55,6 +55,7 @@ class Connections:
         Raises:
             StoreUnavailable: the server cannot be reached, or an error inside says that it does not do what it
                 is asked to now.
+            StoreOutdated: an error inside says that the tables are not ours.
         """
         connection: Connection | None = None
         try:
@@ -72,6 +73,8 @@ class Connections:
             raise StoreOutdated(
                 f"the order store {self.name} lacks a table ({error}): run `ticketrush migrate --orders {self.name}`"
             ) from error
+        except asyncpg.DuplicateTableError as error:
+            raise StoreOutdated(f"{self.name} has tables of something else ({error}); name another database") from error
         except TimeoutError:
             raise StoreUnavailable(f"the order store {self.name} gave no answer within {within_s:g} s") from None
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

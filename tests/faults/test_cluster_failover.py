@@ -1,0 +1,110 @@
+"""A replica takes the place of a primary of a cluster: it carries no script before the ledger is whole on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.faults.forgetting import hold, meet, node, state_of
+from ticketrush import model as m
+from ticketrush.cluster.errors import ClusterError
+from ticketrush.cluster.ports import free_port
+from ticketrush.cluster.topology import Primaries, primaries, running
+from ticketrush.cluster.valkey import Valkey
+from ticketrush.errors import LedgerUnavailable, SettingsError
+from ticketrush.ledger.redis import RedisLedger
+
+pytestmark = pytest.mark.timeout(90)
+
+NOW_MS: Final = int(time.time() * 1_000)
+SALE: Final = m.Sale("g", (m.Item("a", 10),), 1, hold_window_ms=60_000)
+
+
+def eventually(what: Callable[[], bool], within_s: float = 20.0) -> None:
+    until_s = time.monotonic() + within_s
+    while True:
+        with contextlib.suppress(ClusterError):
+            if what():
+                return
+        assert time.monotonic() < until_s, f"not so within {within_s:g} s"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def replica(cluster: Primaries, of: Valkey) -> Iterator[Valkey]:
+    """One more server in the cluster, which follows `of`."""
+    bus = str(free_port())
+    more = (
+        *("--cluster-enabled", "yes", "--cluster-config-file", "replica.nodes", "--cluster-port", bus),
+        *("--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"),
+    )
+    with running(Valkey(of.folder, persistence="memory", name="replica", more=more)) as server:
+        of.ask(f"CLUSTER MEET 127.0.0.1 {server.port} {bus}")
+        id = of.ask("CLUSTER MYID")
+        eventually(lambda: server.ask(f"CLUSTER REPLICATE {id}") == "OK")
+        eventually(lambda: "master_link_status:up" in server.ask("INFO replication"))
+        eventually(lambda: all(f":{server.port}@" in each.ask("CLUSTER NODES") for each in cluster.servers))
+        yield server
+
+
+def take_over(server: Valkey, killed: Valkey | None = None) -> None:
+    """The replica becomes the primary: because that one is killed, or as an operator would ask for it."""
+    if killed is None:
+        server.ask("CLUSTER FAILOVER")
+    else:
+        killed.kill()
+    eventually(lambda: "role:master" in server.ask("INFO replication"))
+
+
+def test_a_promoted_replica_carries_no_script_before_the_ledger_is_whole_on_it(tmp_path: Path) -> None:
+    async def story(cluster: Primaries, server: Valkey) -> None:
+        async with node(cluster.url, "ann") as ann:
+            await ann.execute(NOW_MS, [m.CreateSale(SALE)])
+            assert await hold(ann, NOW_MS, "r1") == ["r1"]
+            take_over(server)
+            for number in range(3):
+                with pytest.raises(LedgerUnavailable):
+                    await hold(ann, NOW_MS, f"b{number}")
+            for _ in range(3):
+                with contextlib.suppress(LedgerUnavailable):
+                    identity = await meet(ann)
+            await ann._recovery.run(identity)
+            assert await hold(ann, NOW_MS, "r2") == ["r2"]
+            assert await state_of(ann, "r1") is m.State.HELD
+
+    with primaries(tmp_path) as cluster, replica(cluster, cluster.owner_of("{g:0}")) as server:
+        asyncio.run(story(cluster, server))
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_nodes_of_a_cluster_sell_on_by_themselves_after_a_failover(tmp_path: Path, is_killed: bool) -> None:
+    async def story(cluster: Primaries, server: Valkey) -> None:
+        async with node(cluster.url, "ann", is_quiet=False) as ann:
+            await ann.execute(NOW_MS, [m.CreateSale(SALE)])
+            assert await hold(ann, NOW_MS, "r1") == ["r1"]
+            epoch = ann._node.sales["g"].epoch
+            before = cluster.owner_of("{g:0}") if is_killed else None
+            await asyncio.to_thread(take_over, server, before)
+            until_s = time.monotonic() + 15
+            sold: list[str] = []
+            while not sold:
+                assert time.monotonic() < until_s, "it does not sell again"
+                await asyncio.sleep(0.1)
+                with contextlib.suppress(LedgerUnavailable):
+                    sold = await hold(ann, NOW_MS, "r2")
+            assert ann._node.sales["g"].epoch > epoch, "it was made whole"
+            assert await state_of(ann, "r1") is m.State.HELD
+
+    with primaries(tmp_path) as cluster, replica(cluster, cluster.owner_of("{g:0}")) as server:
+        asyncio.run(story(cluster, server))
+
+
+def test_a_cluster_promises_no_replica() -> None:
+    with pytest.raises(SettingsError, match=r"durability replica was not tried with a cluster.*choose fsync or memory"):
+        RedisLedger("redis+cluster://127.0.0.1:1", durability="replica")

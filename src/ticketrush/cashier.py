@@ -134,8 +134,11 @@ class Cashier:
             GatewayUnavailable: the money may have gone back; repeat it.
         """
         reservation = await self._engine.reservation(id)
-        if reservation is not None and reservation.state in {State.PAID, State.REFUNDED}:
-            await self._gateway.refund(reservation.payment)
+        if reservation is None:
+            return Refused(m.Reason.UNKNOWN_RESERVATION)
+        if reservation.state not in {State.PAID, State.REFUNDED}:
+            return Refused(m.Reason.WRONG_STATE, reservation=reservation)  # also if it is paid at this moment
+        await self._gateway.refund(reservation.payment)
         return await self._engine.refund(id)
 
     async def charge_of(self, reservation: m.Reservation) -> Charge | None:

@@ -95,6 +95,13 @@ def test_nobody_there_is_exit_code_3() -> None:
     assert ticketrush("reconcile", "--ledger", "redis://127.0.0.1:1/0").exit_code == 3
 
 
+def test_a_node_without_its_ledger_ends_with_exit_code_3_and_says_what_to_do() -> None:
+    result = ticketrush("serve", "--open", "--port", "0", "--ledger", "redis://127.0.0.1:1/0")
+    assert result.exit_code == 3
+    assert "ticketrush: no answer from redis://127.0.0.1:1/0" in result.stderr
+    assert "start the server there, or name another one with --ledger" in result.stderr
+
+
 def test_an_empty_server_is_told_as_such(server: Valkey) -> None:
     result = ticketrush("reconcile", "--ledger", fresh_database(server))
     assert result.exit_code == 0

@@ -72,6 +72,16 @@ def test_a_dead_valkey_is_told_and_is_no_reason_to_end(tmp_path: Path) -> None:
         assert cluster.stop(signal.SIGINT) == 1
 
 
+def test_durability_replica_starts_two_so_that_one_is_left_after_a_failover(tmp_path: Path) -> None:
+    with up(tmp_path, "--nodes", "1", "--durability", "replica", "--demo", "10") as cluster:
+        _, first, second = cluster.facts["valkey"]
+        assert (first["name"], second["name"]) == ("valkey-replica-1", "valkey-replica-2")
+        os.kill(first["pid"], signal.SIGKILL)
+        cluster.wait_for_word(f"{first['name']} (pid {first['pid']}) was ended by SIGKILL")
+        assert buy(cluster.urls[0]) == 1, "the other one acknowledges"
+        assert cluster.stop() == 1
+
+
 def test_what_is_killed_outright_takes_everything_with_it(tmp_path: Path) -> None:
     with up(tmp_path, "--nodes", "2", "--open") as cluster:
         pids = cluster.pids

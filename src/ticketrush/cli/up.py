@@ -64,7 +64,7 @@ def up(
         flag(
             "DURABILITY",
             "What a success survives besides the loss of any node. memory: a crash of Valkey; fsync: a power cut too; "
-            "replica: the loss of the machine (one replica is started).",
+            "replica: the loss of the machine (two replicas are started).",
             "--durability",
             show_default="fsync",
         ),

@@ -16,6 +16,9 @@ from ticketrush.cluster.server import LocalServer
 from ticketrush.cluster.topology import replicas, running
 from ticketrush.cluster.valkey import Persistence, Valkey
 
+REPLICAS = 2
+"""With durability replica: when one has taken the place of the primary, the other acknowledges."""
+
 _PERSISTENCE: dict[str, Persistence] = {"memory": "memory", "fsync": "fsync", "replica": "memory"}
 
 
@@ -103,7 +106,7 @@ def _valkeys(plan: ClusterPlan, stack: contextlib.ExitStack) -> list[Valkey]:
     with stop.postponed():
         primary = Valkey(plan.folder, persistence=_PERSISTENCE[plan.durability])
         stack.enter_context(running(primary))
-        copies = stack.enter_context(replicas(primary)) if plan.durability == "replica" else []
+        copies = stack.enter_context(replicas(primary, REPLICAS)) if plan.durability == "replica" else []
     return [primary, *copies]
 
 

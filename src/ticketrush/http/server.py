@@ -34,6 +34,8 @@ BACKLOG: Final = 4_096
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """What lives long here is not garbage: look for garbage rarely, and for old garbage hardly ever."""
 
+EXIT_WITHOUT_LEDGER: Final = 3
+"""The exit code when the ledger does not answer at the stop; that of any error of the ledger."""
 
 log = logs.get("ticketrush.http")
 
@@ -89,6 +91,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     Raises:
         SettingsError: the address cannot be used.
         JournalError: the journal cannot be used; nothing was written to it.
+        LedgerUnavailable: the ledger does not answer at the start.
     """
     services = build(settings)
     listener = _listen(settings.host, settings.port)
@@ -111,9 +114,11 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     try:
         uvloop.run(_run(services, server, listener))
     except LedgerUnavailable as error:
-        # The thread of the hung commit cannot be ended, and would keep the process for ever.
         log.critical("stopped_without_the_ledger", error=str(error))
-        os._exit(1)
+        if not server.started:
+            raise
+        # The thread of the hung commit cannot be ended, and would keep the process for ever.
+        os._exit(EXIT_WITHOUT_LEDGER)
     finally:
         listener.close()
 

@@ -87,6 +87,20 @@ def test_a_sale_that_cannot_be_read_hides_no_other_new_one(server: Forgetful) ->
     asyncio.run(story())
 
 
+def test_a_sale_that_cannot_be_read_keeps_no_node_from_starting(server: Forgetful) -> None:
+    async def story() -> None:
+        async with node(server.url, "ann", is_quiet=False) as ann:
+            await create(ann, "sick")
+            await create(ann, "well")
+            client = Redis.from_url(server.url)
+            client.delete("ticketrush:{sick:0}:meta")
+            client.set("ticketrush:{sick:0}:meta", "damaged")
+            async with node(server.url, "bob", is_quiet=False) as bob:
+                assert await hold(bob, NOW_MS, "r1", sale="well") == ["r1"]
+
+    asyncio.run(story())
+
+
 def test_leases_of_a_sick_sale_keep_no_others_from_being_reclaimed(server: Forgetful) -> None:
     async def story() -> None:
         client = Redis.from_url(server.url)

@@ -88,7 +88,8 @@ class RedisLedger:
     async def start(self) -> None:
         """See `Ledger.start`."""
         await self._link.open()
-        await self._node.discover()
+        with contextlib.suppress(LedgerUnavailable):  # a sick sale: the watch looks again, and tells
+            await self._node.discover()
         await self._watch.start()
         self._started = True
 

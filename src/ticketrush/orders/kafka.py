@@ -123,6 +123,7 @@ class KafkaSource:
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 session_timeout_ms=round(SESSION_S * 1_000),
+                heartbeat_interval_ms=1_000,
                 socket_timeout_ms=round(SESSION_S * 1_000),
                 partition_assignment_strategy="cooperative-sticky",
                 fetch_error_backoff_ms=100,

@@ -77,6 +77,7 @@ class Streams:
         """See `Source.open`."""
         try:
             await self._link.open()
+            await self._link.trust("")  # whichever server it is: what is in its streams has happened
         except LedgerUnavailable as error:
             raise SourceUnavailable(str(error)) from error
         await self._groups.discover()

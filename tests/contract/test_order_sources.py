@@ -1,0 +1,381 @@
+"""Event logs on servers: whatever happens to readers, each notice comes to somebody; what is wrong stops nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.books import AT_MS, Books
+from tests.in_loop import in_loop
+from tests.kafka import fresh_topic
+from tests.valkey import own_valkey, valkey, valkey_url
+from ticketrush import events as ev
+from ticketrush import model as m
+from ticketrush.cluster.topology import primaries
+from ticketrush.ledger.redis import RedisLedger
+from ticketrush.orders.errors import SourceUnavailable
+from ticketrush.orders.kafka import KafkaSource
+from ticketrush.orders.model import Kind, Notice
+from ticketrush.orders.notices import encode
+from ticketrush.orders.protocol import Message, Source
+from ticketrush.orders.streams import Streams
+
+__all__ = ["valkey", "valkey_url"]
+
+CLAIM_S: Final = 0.3
+SOON_S: Final = 20.0
+
+
+@contextlib.asynccontextmanager
+async def reading(*sources: Source) -> AsyncIterator[None]:
+    try:
+        for source in sources:
+            await source.open()
+        yield
+    finally:
+        for source in sources:
+            await source.close()
+
+
+async def read(source: Source, count: int, *, most: int = 100) -> list[Message]:
+    """Messages of `source` until there are `count` different ones, each batch done."""
+    messages: list[Message] = []
+    async with asyncio.timeout(SOON_S):
+        while len({message.where for message in messages}) < count:
+            messages += await source.next(most, 0.5)
+            await source.done()
+    return messages
+
+
+async def rest(source: Source) -> list[Message]:
+    """What is left."""
+    messages: list[Message] = []
+    while batch := await source.next(1_000, 0.3):
+        messages += batch
+        await source.done()
+    return messages
+
+
+async def settles(source: Source) -> int:
+    """The lag, once the server can tell it."""
+    async with asyncio.timeout(SOON_S):
+        while True:
+            with contextlib.suppress(SourceUnavailable):
+                return await source.lag()
+            await asyncio.sleep(0.1)
+
+
+def orders(messages: Sequence[Message], kind: Kind = Kind.HELD) -> Counter[str]:
+    return Counter(each.notice.order for each in messages if each.notice is not None and each.notice.kind is kind)
+
+
+# --- the ledger's streams --------------------------------------------------------------------
+
+
+@in_loop
+async def test_a_group_is_told_what_a_ledger_did(valkey_url: str) -> None:
+    ledger = RedisLedger(valkey_url, shards=2)
+    await ledger.start()
+    sale = m.Sale("s", (m.Item("i", 10, price_minor=250, currency="EUR"),), opens_at_ms=1)
+    await ledger.execute(1, [m.CreateSale(sale)])
+    ids = [ledger.new_id("s", f"b{n}") for n in range(4)]
+    await ledger.execute(1, [m.Reserve(id, "s", "i", f"b{n}", 2, "k") for n, id in enumerate(ids)])
+    await ledger.execute(2, [m.Confirm(ids[0], "pay-0"), m.Confirm(ids[1], "pay-1"), m.Cancel(ids[2])])
+    await ledger.execute(3, [m.Refund(ids[1])])
+    await ledger.close()
+    for group in ("orders", "relay"):
+        streams = Streams(valkey_url, group)
+        async with reading(streams):
+            told = [message.notice for message in await read(streams, 8)]
+            assert await streams.lag() == 0
+        assert {notice.id: notice.payment for notice in told if notice and notice.kind is Kind.PAID} == {
+            f"{ids[0]}/paid": "pay-0",
+            f"{ids[1]}/paid": "pay-1",
+        }
+        claims = {notice.order: notice.claim for notice in told if notice and notice.claim}
+        assert set(claims) == set(ids)
+        assert {(claim.buyer, claim.amount_minor, claim.currency) for claim in claims.values()} == {
+            (f"b{n}", 500, "EUR") for n in range(4)
+        }
+        assert {notice.id for notice in told if notice} >= {f"{ids[1]}/refunded", f"{ids[2]}/cancelled"}
+
+
+@in_loop
+async def test_readers_of_a_group_share_the_work(valkey_url: str) -> None:
+    ids = Books(valkey_url, "s", 3).create().sell(3_000)
+    one, other = Streams(valkey_url), Streams(valkey_url)
+    async with reading(one, other):
+        found = Counter[str]()
+        shares = [0, 0]
+        while found.total() < len(ids):
+            for number, streams in enumerate((one, other)):
+                messages = await streams.next(200, 0.5)
+                await streams.done()
+                found += orders(messages)
+                shares[number] += len(messages)
+    assert found == Counter(ids)
+    assert min(shares) > 0
+
+
+@in_loop
+async def test_what_a_reader_did_not_finish_comes_to_another(valkey_url: str) -> None:
+    ids = Books(valkey_url, "s", 2).create().sell(1_000)
+    dead, alive = Streams(valkey_url, claim_s=CLAIM_S), Streams(valkey_url, claim_s=CLAIM_S)
+    async with reading(dead, alive):
+        lost = await dead.next(300, 1)
+        assert len(lost) >= 300
+        found = await read(alive, len(ids))
+        found += await rest(alive)
+        assert await alive.lag() == 0
+    assert set(orders(found)) == set(ids)
+
+
+@in_loop
+async def test_a_reader_that_was_interrupted_is_told_again(valkey_url: str) -> None:
+    """Whoever is cancelled while it waits for `next` has not got what came meanwhile."""
+    books = Books(valkey_url, "s").create()
+    streams = Streams(valkey_url, claim_s=CLAIM_S)
+    found: list[Message] = []
+    async with reading(streams):
+        ids: list[str] = []
+        for number in range(40):
+            ids += books.sell(10, each=5)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.0001 * number):
+                    found += await streams.next(5, 1)
+            await streams.done()
+        while len(orders(found)) < len(ids):
+            found += await read(streams, 1)
+    assert set(orders(found)) == set(ids)
+
+
+@in_loop
+async def test_what_cannot_be_understood_is_told_as_such(valkey_url: str) -> None:
+    books = Books(valkey_url, "s").create()
+    good = books.sell(10, each=5)
+    junk = [
+        books.write_fields({"other": b"x"}),
+        books.write(b"\xc1"),
+        books.write(b""),
+        books.write(b"\x93\x01\x02\x03"),
+        books.write(b"\x91" * 100_000),
+    ]
+    held = ev.Held(AT_MS, "id", "s", "no-such-item", "b", 1, "", AT_MS)
+    mixed = books.write([*books.held(2), held, ev.Paid(AT_MS, "id", "")])
+    good += books.sell(10)
+    streams = Streams(valkey_url)
+    async with reading(streams):
+        messages = await rest(streams)
+        assert await streams.lag() == 0
+    wrong = {message.where: message.error for message in messages if message.notice is None}
+    stream = books.books[0].events
+    assert {f"{stream}/{id}/0" for id in junk} | {f"{stream}/{mixed}/{n}" for n in (2, 3)} <= set(wrong)
+    assert all(wrong.values())
+    assert set(good) < set(orders(messages))
+    assert len(orders(messages)) == 22
+
+
+@in_loop
+async def test_a_sale_that_is_created_later_is_read_too(valkey_url: str) -> None:
+    streams = Streams(valkey_url)
+    async with reading(streams):
+        assert await streams.next(10, 0.1) == []
+        books = Books(valkey_url, "late", 2).create()
+        ids = books.sell(10, each=10)  # in the first book; the other one has no stream yet
+        assert set(orders(await read(streams, 10))) == set(ids)
+        later = books.held(5)
+        books.write(later, 1)
+        assert set(orders(await read(streams, 5))) == {event.id for event in later}
+        assert await streams.lag() == 0
+
+
+@in_loop
+async def test_all_comes_again_when_the_server_has_forgotten_the_group(valkey_url: str) -> None:
+    books = Books(valkey_url, "s").create()
+    ids = books.sell(100, each=10)
+    streams = Streams(valkey_url)
+    async with reading(streams):
+        await read(streams, 100)
+        books.client.xgroup_destroy(books.books[0].events, "orders")
+        assert set(orders(await read(streams, 100))) == set(ids)
+        books.client.flushdb()
+        assert await streams.next(10, 0.1) == []
+        again = Books(valkey_url, "s").create().sell(10)
+        assert set(orders(await read(streams, 10))) == set(again)
+
+
+@in_loop
+async def test_a_batch_is_as_large_as_was_asked_for(valkey_url: str) -> None:
+    Books(valkey_url, "s", 4).create().sell(2_000, each=7)
+    streams = Streams(valkey_url)
+    async with reading(streams):
+        sizes = []
+        while messages := await streams.next(50, 0.2):
+            sizes.append(len(messages))
+            await streams.done()
+    assert sum(sizes) == 2_000
+    assert max(sizes) < 50 + 7
+    assert len(sizes) < 2_000 / 40  # and not much smaller
+
+
+@in_loop
+async def test_the_lag_is_what_was_not_done(valkey_url: str) -> None:
+    Books(valkey_url, "s").create().sell(100, each=10)
+    streams = Streams(valkey_url)
+    async with reading(streams):
+        assert await streams.lag() == 11  # that the sale was created is an entry too
+        await streams.next(30, 1)
+        assert await streams.lag() >= 10  # read, and not done
+        await streams.done()
+        assert await streams.lag() < 10
+        await rest(streams)
+        assert await streams.lag() == 0
+
+
+@in_loop
+async def test_many_sales_all_have_their_turn(valkey_url: str) -> None:
+    ids = [id for number in range(150) for id in Books(valkey_url, f"s{number}").create().sell(20, each=5)]
+    streams = Streams(valkey_url)
+    async with reading(streams):
+        assert orders(await read(streams, len(ids))) == Counter(ids)
+        assert await streams.lag() == 0
+
+
+@in_loop
+async def test_the_books_of_a_cluster_are_on_several_servers(tmp_path: Path) -> None:
+    with primaries(tmp_path, 3, persistence="none") as cluster:
+        ids = Books(cluster.url, "s", 6).create().sell(1_200)
+        dead, alive = Streams(cluster.url, claim_s=CLAIM_S), Streams(cluster.url, claim_s=CLAIM_S)
+        async with reading(dead, alive):
+            assert await dead.next(200, 1)
+            found = await read(alive, len(ids))
+            found += await rest(alive)
+            assert set(orders(found)) == set(ids)
+            assert await alive.lag() == 0
+
+
+@in_loop
+async def test_a_server_that_is_away_is_an_error_in_time_and_not_an_end() -> None:
+    with own_valkey("memory") as server:
+        books = Books(server.url, "s").create()
+        ids = books.sell(100, each=10)
+        streams = Streams(server.url, claim_s=CLAIM_S)
+        async with reading(streams):
+            await streams.next(30, 1)
+            server.kill()
+            for call in (streams.done, lambda: streams.next(10, 0.1), streams.lag):
+                with pytest.raises(SourceUnavailable):
+                    await asyncio.wait_for(call(), 3)
+            server.start()
+            assert set(orders(await read(streams, 70) + await rest(streams))) <= set(ids)
+            assert await streams.lag() == 0
+
+
+# --- Kafka -----------------------------------------------------------------------------------
+
+
+def publish(bootstrap: str, topic: str, payloads: Sequence[bytes | None], partitions: int = 1) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
+    for number, payload in enumerate(payloads):
+        producer.produce(topic, payload, f"{number}", number % partitions)
+    assert producer.flush(10) == 0
+
+
+def notices(count: int, first: int = 0) -> list[bytes]:
+    return [encode(Notice(f"order-{n}", Kind.EXPIRED, AT_MS)) for n in range(first, first + count)]
+
+
+def expired(messages: Sequence[Message]) -> Counter[str]:
+    return orders(messages, Kind.EXPIRED)
+
+
+@in_loop
+async def test_a_topic_is_read_from_its_beginning(kafka_bootstrap: str, kafka_topic: str) -> None:
+    publish(kafka_bootstrap, kafka_topic, notices(500))
+    for group in ("a", "b"):
+        source = KafkaSource(kafka_bootstrap, kafka_topic, kafka_topic + group)
+        async with reading(source):
+            messages = await read(source, 500)
+            assert await settles(source) == 0
+        assert expired(messages) == Counter(f"order-{n}" for n in range(500))
+        assert messages[0].where == f"{kafka_topic}/0/0"
+        assert messages[-1].where == f"{kafka_topic}/0/499"
+
+
+@in_loop
+async def test_what_was_not_done_is_sent_again(kafka_bootstrap: str, kafka_topic: str) -> None:
+    publish(kafka_bootstrap, kafka_topic, notices(300))
+    first = KafkaSource(kafka_bootstrap, kafka_topic, kafka_topic)
+    async with reading(first):
+        done = await read(first, 100)
+        async with asyncio.timeout(SOON_S):
+            assert await first.next(50, 5)
+        assert await settles(first) == 300 - len(done)
+    second = KafkaSource(kafka_bootstrap, kafka_topic, kafka_topic)
+    async with reading(second):
+        again = await read(second, 300 - len(done))
+        assert await settles(second) == 0
+    assert {message.where for message in (*done, *again)} == {f"{kafka_topic}/0/{n}" for n in range(300)}
+    assert not {message.where for message in done} & {message.where for message in again}
+
+
+@in_loop
+async def test_a_message_that_is_no_notice_is_told_as_such(kafka_bootstrap: str, kafka_topic: str) -> None:
+    junk = (b"", None, b"\xff", b"[]", b'{"order":"x"}', b"[" * 100_000)
+    publish(kafka_bootstrap, kafka_topic, [*notices(5), *junk, *notices(5, 5)])
+    source = KafkaSource(kafka_bootstrap, kafka_topic, kafka_topic)
+    async with reading(source):
+        messages = await read(source, 10 + len(junk))
+        assert await settles(source) == 0
+    wrong = [message for message in messages if message.notice is None]
+    assert [message.where for message in wrong] == [f"{kafka_topic}/0/{n}" for n in range(5, 5 + len(junk))]
+    assert all(message.error for message in wrong)
+    assert len(expired(messages)) == 10
+
+
+@in_loop
+async def test_a_second_reader_takes_partitions_over_and_nothing_is_lost(kafka_bootstrap: str) -> None:
+    topic = fresh_topic(kafka_bootstrap, 4)
+    publish(kafka_bootstrap, topic, notices(400), 4)
+    one, other = (KafkaSource(kafka_bootstrap, topic, topic) for _ in range(2))
+    found: list[Message] = []
+    shares = [0, 0]
+    async with reading(one):
+        undone = await one.next(200, 5)  # read, and never stored before the other one comes
+        async with reading(other), asyncio.timeout(60):
+            published = 400
+            while len(expired(found)) < published or min(shares) == 0 or await settles(one):
+                for number, source in enumerate((one, other)):
+                    messages = await source.next(100, 0.1)
+                    if number == 0 and undone:
+                        found, undone = [*undone], []  # now it is
+                    found += messages
+                    shares[number] += len(messages)
+                    await source.done()
+                if min(shares) == 0:  # the other one has not come yet
+                    publish(kafka_bootstrap, topic, notices(100, published), 4)
+                    published += 100
+    assert set(expired(found)) == {f"order-{n}" for n in range(published)}
+
+
+@in_loop
+async def test_a_topic_that_is_not_there_is_waited_for(kafka_bootstrap: str, kafka_topic: str) -> None:
+    source = KafkaSource(kafka_bootstrap, kafka_topic + "-none", kafka_topic)
+    with pytest.raises(SourceUnavailable, match="UNKNOWN_TOPIC"):
+        await source.open()
+    await source.close()
+
+
+@in_loop
+async def test_no_broker_is_an_error_in_time() -> None:
+    source = KafkaSource("127.0.0.1:1", "t")
+    with pytest.raises(SourceUnavailable):
+        await asyncio.wait_for(source.open(), 10)
+    await source.close()

@@ -94,6 +94,8 @@ def test_all_commands_are_there() -> None:
     assert {name for name, _ in COMMANDS} == {
         *("serve", "up", "rush", "audit", "reconcile", "bench", "strategies", "config show"),
         *("token secret", "token webhook-secret", "token mint", "token check", "test-gateway"),
+        *("work", "relay", "migrate", "orders list", "orders show", "orders totals", "orders repairs"),
+        *("orders dead-letters", "orders replay", "orders discard"),
         *("sale create", "sale show", "sale hash", "sale open", "sale close", "sale add-stock"),
     }
 

@@ -15,6 +15,8 @@ from ticketrush.cli import (
     bench,
     config,
     gateway,
+    migrate,
+    orders,
     reconcile,
     relay,
     rush,
@@ -41,6 +43,7 @@ app = typer.Typer(
 app.command(epilog=serve.EPILOG)(serve.serve)
 app.command(epilog=work.EPILOG)(work.work)
 app.command(epilog=relay.EPILOG)(relay.relay)
+app.command(epilog=migrate.EPILOG)(migrate.migrate)
 app.command(epilog=up.EPILOG)(up.up)
 app.command(epilog=rush.EPILOG)(rush.rush)
 app.command(epilog=audit.EPILOG)(audit.audit)
@@ -49,6 +52,7 @@ app.command(epilog=bench.EPILOG)(bench.bench)
 app.command(epilog=strategies.EPILOG)(strategies.strategies)
 app.command("test-gateway", epilog=gateway.EPILOG)(gateway.serve)
 app.add_typer(sale.app, name="sale")
+app.add_typer(orders.app, name="orders")
 app.add_typer(token.app, name="token")
 app.add_typer(config.app, name="config")
 

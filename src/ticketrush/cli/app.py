@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from ticketrush.cluster.errors import NotInstalled, PlanError
 from ticketrush.crowd.errors import NoAnswer, OptionError, Stopped
 from ticketrush.errors import JournalError, LedgerUnavailable, SettingsError, TicketrushError
+from ticketrush.orders.errors import StoreOutdated, StoreUnavailable
 
 
 class Exit(enum.IntEnum):
@@ -25,7 +26,7 @@ class Exit(enum.IntEnum):
     LEDGER = 3
     """The ledger is locked by another process, damaged, not a ledger, or cannot be written."""
     UNREACHABLE = 4
-    """The server did not answer."""
+    """The server did not answer, or the order store."""
 
 
 class UnreachableError(TicketrushError):
@@ -50,11 +51,13 @@ CODES: tuple[tuple[type[TicketrushError], Exit], ...] = (
     (LedgerUnavailable, Exit.LEDGER),
     (UnreachableError, Exit.UNREACHABLE),
     (NoAnswer, Exit.UNREACHABLE),
+    (StoreOutdated, Exit.USAGE),
+    (StoreUnavailable, Exit.UNREACHABLE),
 )
 
 EXIT_CODES_HELP = """Exit codes: 0 all is well · 1 what was checked is not well · 2 wrong usage or settings ·
-3 ledger locked, damaged or not writable · 4 server unreachable ·
-129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM (rush; up while it starts)."""
+3 ledger locked, damaged or not writable · 4 server or order store unreachable ·
+129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM (rush, strategies; up while it starts)."""
 
 
 def code_of(error: TicketrushError) -> int:

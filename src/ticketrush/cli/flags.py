@@ -19,7 +19,7 @@ def setting(name: str, *declarations: str, **more: Any) -> Any:
     """The flag of the setting `name`: help, variable and default are the setting's own."""
     field = Settings.model_fields[name]
     default = field.get_default()
-    shown = False if default is None or isinstance(default, bool) else str(default)
+    shown = False if default in {None, ""} or isinstance(default, bool) else str(default)
     return typer.Option(*declarations, envvar=variable_of(name), help=field.description, show_default=shown, **more)
 
 

@@ -78,8 +78,8 @@ class Notice(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, 
 class Order(msgspec.Struct, frozen=True, gc=False):
     """An order as the store has it; times are UTC milliseconds, None for what has not happened.
 
-    `number` counts orders up in the order in which the store first heard of them, with gaps. `claim`
-    is None only while `state` is INCOMPLETE.
+    `number` counts orders up in the order in which the store first heard of them, with gaps, and those of
+    one batch in the order of their ids. `claim` is None only while `state` is INCOMPLETE.
     """
 
     id: str

@@ -1,0 +1,34 @@
+"""Dead letters, dealt with by a person: tried again, or given up."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ticketrush.orders.errors import NoticeRefused
+from ticketrush.orders.model import PAYLOAD_MAX, DeadLetter
+from ticketrush.orders.notices import decode
+from ticketrush.orders.protocol import OrderStore
+
+
+async def replay(store: OrderStore, letter: DeadLetter, now_ms: int) -> str:
+    """Put what a letter says into the store once more, and settle it if that goes; else why it still does not.
+
+    Interrupted between the two it can be replayed again: the store knows the notice by then.
+
+    Raises:
+        StoreUnavailable: the store did not answer.
+    """
+    try:
+        await store.put([decode(letter.payload)])
+    except msgspec.DecodeError as error:
+        cut = f"; only its first {PAYLOAD_MAX:,} bytes were kept" if len(letter.payload) == PAYLOAD_MAX else ""
+        return f"not a notice: {error}{cut}"
+    except NoticeRefused as error:
+        return str(error)
+    await store.settle(letter.number, "replayed", now_ms)
+    return ""
+
+
+async def give_up(store: OrderStore, number: int, reason: str, now_ms: int) -> bool:
+    """Settle a letter without its ever becoming part of an order. False if no such one is open."""
+    return await store.settle(number, f"given up: {reason}", now_ms)

@@ -1,0 +1,174 @@
+"""`ticketrush migrate` and `ticketrush orders`: what they print, how they end, what they leave behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.orders import by_hand, ended, held, paid, tell
+from ticketrush.cli import app
+from ticketrush.cli.app import Exit
+from ticketrush.orders.model import DeadLetter, Kind, Repair
+from ticketrush.orders.notices import encode
+
+LETTERS = [
+    DeadLetter("log/1", b"\x1b[31m{", "no JSON", 5),
+    DeadLetter("log/2", encode(paid("cancelled")), "refused", 6),
+    DeadLetter("log/3", encode(held("late")), "a defect that is mended", 7),
+]
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a store that is not made yet, and the one that the commands ask."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TICKETRUSH_ORDERS", f"sqlite:///{tmp_path}/orders.db")
+    return f"sqlite:///{tmp_path}/orders.db"
+
+
+@pytest.fixture
+def url(empty: str) -> str:
+    """A store with some of everything."""
+    notices = [held("paid"), paid("paid"), held("cancelled"), ended("cancelled", Kind.CANCELLED), paid("late")]
+    # numbers within a batch follow the ids: cancelled, late, paid
+    repair = Repair("paid", "held", "paid", "the ledger says so", 8)
+    tell(empty, lambda store: store.put(notices, dead=LETTERS, repairs=[repair]))
+    return empty
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), terminal_width=200)
+
+
+def printed(*arguments: str) -> Any:
+    """The JSON that a command prints."""
+    done = run(*arguments, "--json")
+    assert done.exit_code == Exit.OK, done.output
+    return json.loads(done.stdout)
+
+
+# --- migrate --------------------------------------------------------------------------------
+
+
+def test_check_says_what_is_to_be_applied_and_makes_nothing(empty: str, tmp_path: Path) -> None:
+    done = run("migrate", "--check")
+    assert (done.exit_code, "0001_orders is to be applied" in done.stdout) == (Exit.NOT_WELL, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_migrate_makes_the_tables_once(empty: str) -> None:
+    assert printed("migrate") == {"orders": empty, "applied": ["0001_orders"]}
+    assert printed("migrate") == {"orders": empty, "applied": []}
+    assert printed("migrate", "--check") == {"orders": empty, "pending": []}
+
+
+def test_without_tables_the_command_that_makes_them_is_named(empty: str) -> None:
+    done = run("orders", "totals")
+    assert done.exit_code == Exit.USAGE
+    assert "ticketrush migrate --orders" in done.stderr
+
+
+def test_without_a_store_the_setting_is_named(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TICKETRUSH_ORDERS")
+    for command in (("migrate",), ("orders", "totals")):
+        done = run(*command)
+        assert (done.exit_code, "TICKETRUSH_ORDERS" in done.stderr) == (Exit.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("orders", "code"),
+    [("mongo://me:hush@localhost/x", Exit.USAGE), ("postgresql://me:hush@127.0.0.1:1/x", Exit.UNREACHABLE)],
+)
+def test_a_store_that_cannot_be_used_is_named_without_its_password(empty: str, orders: str, code: Exit) -> None:
+    done = run("orders", "totals", "--orders", orders)
+    assert done.exit_code == code
+    assert "//" in done.stderr
+    assert "hush" not in done.output
+
+
+# --- orders ---------------------------------------------------------------------------------
+
+
+def test_orders_of_a_buyer_are_listed_newest_first(url: str) -> None:
+    assert [each["id"] for each in printed("orders", "list", "--buyer", "ann")] == ["paid", "cancelled"]
+    shown = run("orders", "list", "--buyer", "ann", "--limit", "1")
+    assert "55,300 CNY" in shown.stdout
+    assert "--before 3" in shown.stderr
+    (rest,) = printed("orders", "list", "--buyer", "ann", "--before", "3")
+    assert rest["id"] == "cancelled"
+
+
+def test_an_order_is_shown_with_all_its_times(url: str) -> None:
+    order = printed("orders", "show", "paid")
+    assert (order["state"], order["held_at"], order["paid_at"], order["refunded_at"]) == (
+        "paid",
+        "1970-01-01T00:00:01.000Z",
+        "1970-01-01T00:00:01.100Z",
+        None,
+    )
+    assert "refunded" not in run("orders", "show", "paid").stdout
+
+
+def test_an_order_that_nobody_heard_of_is_not_well(url: str) -> None:
+    done = run("orders", "show", "unheard")
+    assert (done.exit_code, "unheard" in done.stderr) == (Exit.NOT_WELL, True)
+
+
+def test_totals_and_repairs(url: str) -> None:
+    assert {(each["state"], each["orders"], each["units"]) for each in printed("orders", "totals")} == {
+        ("paid", 1, 1),
+        ("cancelled", 1, 1),
+        ("incomplete", 1, 0),
+    }
+    assert "cancelled" in run("orders", "totals").stdout
+    (repair,) = printed("orders", "repairs")
+    assert (repair["order"], repair["after"], repair["at"]) == ("paid", "paid", "1970-01-01T00:00:00.008Z")
+    assert "the ledger says so" in run("orders", "repairs").stdout
+
+
+# --- dead letters ---------------------------------------------------------------------------
+
+
+def test_dead_letters_are_listed_and_play_no_tricks_on_a_terminal(url: str) -> None:
+    assert [each["where"] for each in printed("orders", "dead-letters")] == ["log/1", "log/2", "log/3"]
+    shown = run("orders", "dead-letters").stdout
+    assert "\x1b" not in shown
+    assert "\\x1b[31m{" in shown
+    assert [each["number"] for each in printed("orders", "dead-letters", "--after", "1", "--limit", "1")] == [2]
+
+
+def test_replay_settles_what_goes_through_and_says_why_the_rest_does_not(url: str) -> None:
+    done = run("orders", "replay", "--all", "--json")
+    assert done.exit_code == Exit.NOT_WELL
+    first, second, third = json.loads(done.stdout)
+    assert "not a notice" in first["error"]
+    assert "order cancelled is refused" in second["error"]
+    assert not third["error"]
+    assert printed("orders", "show", "late")["state"] == "paid"
+    assert [each["number"] for each in printed("orders", "dead-letters")] == [1, 2]
+    assert by_hand(url, "select outcome from dead_letters where number = 3") == [("replayed",)]
+
+
+def test_one_letter_is_replayed(url: str) -> None:
+    done = run("orders", "replay", "3")
+    assert (done.exit_code, "replayed" in done.stdout) == (Exit.OK, True)
+    again = run("orders", "replay", "3")
+    assert (again.exit_code, "no dead letter 3" in again.stderr) == (Exit.NOT_WELL, True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["3", "--all"]])
+def test_replay_wants_a_number_or_all(url: str, arguments: list[str]) -> None:
+    done = run("orders", "replay", *arguments)
+    assert (done.exit_code, "--all" in done.stderr) == (Exit.USAGE, True)
+
+
+def test_a_letter_is_given_up_with_a_reason(url: str) -> None:
+    assert run("orders", "discard", "1", "--reason", " ").exit_code == Exit.USAGE
+    assert run("orders", "discard", "1", "--reason", "a test").exit_code == Exit.OK
+    assert [each["number"] for each in printed("orders", "dead-letters")] == [2, 3]
+    assert by_hand(url, "select outcome from dead_letters where number = 1") == [("given up: a test",)]
+    assert run("orders", "discard", "1", "--reason", "a test").exit_code == Exit.NOT_WELL

@@ -33,7 +33,7 @@ def strategies(
         Databases,
         flag(
             "STRATEGIES_DATABASE",
-            "Where order-first and pay-first keep orders and stock; reserve-first has its own journal.",
+            "What keeps orders and stock; reserve-first has its journal for stock, and writes orders to PostgreSQL.",
             "--database",
         ),
     ] = _DEFAULT.database,

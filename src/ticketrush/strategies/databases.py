@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
@@ -12,10 +13,13 @@ import asyncpg
 from ticketrush.crowd.errors import NoAnswer
 from ticketrush.settings import without_password
 from ticketrush.strategies.errors import StrategyError
+from ticketrush.strategies.statements import statements
 
 CONNECT_S: Final = 10.0
 COMMAND_S: Final = 60.0
 """How long making or dropping a database may take."""
+
+_SQL: Final = statements("databases.sql")
 
 
 async def create(server: str, name: str) -> None:
@@ -38,6 +42,19 @@ async def drop(server: str, name: str) -> None:
 def url_of(server: str, name: str) -> str:
     """The URL of the database `name` on the server of the URL `server`."""
     return urlsplit(server)._replace(path=f"/{name}").geturl()
+
+
+async def transactions(url: str) -> int:
+    """How many transactions the database at `url` has committed since it was made, by its own count.
+
+    Raises:
+        StrategyError: somebody is still connected to it.
+    """
+    async with connected(url) as connection:
+        async with asyncio.timeout(CONNECT_S):
+            while await connection.fetchval(_SQL["others"]):  # noqa: ASYNC110 - another process's doing
+                await asyncio.sleep(0.02)
+        return int(await connection.fetchval(_SQL["transactions"]))
 
 
 @contextlib.asynccontextmanager

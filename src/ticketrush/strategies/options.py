@@ -29,7 +29,7 @@ class StrategyOptions:
     Args:
         buyers: how many people want to buy one ticket each.
         tickets: how many there are.
-        database: where order-first and pay-first keep orders and stock.
+        database: where orders and stock are kept; reserve-first keeps stock in its own journal, an SQLite file.
         postgres: a running PostgreSQL to use, as a URL; None starts one, if `database` wants one. Each strategy
             gets a database of its own there, which is dropped at the end.
         abandon: share of those who got a ticket and never pay, 0 to 1.

@@ -24,7 +24,8 @@ _COLORS: Final = {
     "pay-first, sqlite": "red",
     "order-first, postgres": "violet",
     "pay-first, postgres": "blue",
-    "reserve-first, journal": "green",
+    "reserve-first, sqlite": "green",
+    "reserve-first, postgres": "teal",
 }
 _MARKS: Final = {0.5: "50 %", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %"}
 _POINTS: Final = 200

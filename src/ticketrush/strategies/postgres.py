@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
 import asyncpg
 
-from ticketrush.strategies.databases import connected
+from ticketrush.strategies.databases import connected, transactions
 from ticketrush.strategies.errors import StoreBusy
 from ticketrush.strategies.statements import statements
 from ticketrush.strategies.store import ITEM, WAIT_S, Books, Look, Order, OrderState
@@ -33,7 +32,7 @@ class PostgresStore:
         async with connected(self._url) as connection:
             await connection.execute(_SQL["schema"])
             await connection.execute(_SQL["fill"], ITEM, capacity)
-        self._before = (await self._books()).transactions
+        self._before = await transactions(self._url)
         self._pool = await asyncpg.create_pool(
             self._url,
             min_size=POOL,
@@ -47,8 +46,9 @@ class PostgresStore:
     async def close(self) -> Books:
         """See `Store.close`."""
         await self._pool.close()
-        books = await self._books()
-        return Books(books.paid, books.transactions - self._before)
+        async with connected(self._url) as connection:
+            paid = await connection.fetchval(_SQL["paid"])
+        return Books(paid, await transactions(self._url) - self._before)
 
     async def look(self, id: str) -> Look:
         """See `Store.look`."""
@@ -100,15 +100,6 @@ class PostgresStore:
                 yield connection
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreBusy(f"PostgreSQL: {str(error) or 'no answer in time'}") from error
-
-    async def _books(self) -> Books:
-        """What is there, when every other connection has ended and has reported what it did."""
-        async with connected(self._url) as connection:
-            async with asyncio.timeout(WAIT_S):
-                while await connection.fetchval(_SQL["others"]):  # noqa: ASYNC110 - another process's doing
-                    await asyncio.sleep(0.02)
-            paid = await connection.fetchval(_SQL["paid"])
-            return Books(paid, await connection.fetchval(_SQL["transactions"]))
 
 
 async def _state(connection: asyncpg.pool.PoolConnectionProxy, order: Order) -> OrderState | None:

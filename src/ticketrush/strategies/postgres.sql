@@ -46,12 +46,3 @@ SELECT state FROM orders WHERE id = $1 AND buyer = $2;
 
 -- name: paid
 SELECT count(*) FROM orders WHERE state = 'paid';
-
--- name: transactions
--- As PostgreSQL counts them itself. A process reports its own when it ends, so the pool must be closed before.
-SELECT xact_commit FROM pg_stat_database WHERE datname = current_database();
-
--- name: others
--- Connections to this database besides this one.
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';

@@ -11,7 +11,8 @@ from ticketrush.crowd.histogram import Histogram
 from ticketrush.crowd.history import History, Progress, Sample
 from ticketrush.crowd.report import CURVE
 from ticketrush.strategies.options import StrategyOptions
-from ticketrush.strategies.rivals import JOURNAL, RESERVE_FIRST, Entry
+from ticketrush.strategies.product import RESERVE_FIRST
+from ticketrush.strategies.rivals import Entry
 from ticketrush.strategies.store import Books
 
 SAMPLES_MAX: Final = 3
@@ -80,8 +81,8 @@ class Comparison(msgspec.Struct, frozen=True):
         return all(of.figures.exact for of in self.measured if of.strategy == RESERVE_FIRST)
 
     def of(self, database: str) -> dict[str, Figures]:
-        """The figures by strategy, with those of reserve-first, which has a journal of its own, always among them."""
-        return {of.strategy: of.figures for of in self.measured if of.figures.database in {database, JOURNAL}}
+        """The figures with one database, by strategy."""
+        return {of.strategy: of.figures for of in self.measured if of.figures.database == database}
 
     def to_json(self) -> bytes:
         """The figures of each strategy under its name; with several databases all of them in "databases"."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import re
 import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -20,26 +19,19 @@ from ticketrush.cluster.errors import ClusterError, NotInstalled
 from ticketrush.cluster.nodes import Node, ended
 from ticketrush.cluster.postgres import Postgres
 from ticketrush.cluster.server import running
-from ticketrush.crowd.operator import Operator
 from ticketrush.strategies.errors import StrategyError
 from ticketrush.strategies.options import Database, StrategyOptions
+from ticketrush.strategies.product import RESERVE_FIRST, Product, product_node
 from ticketrush.strategies.shop import OrderFirst, PayFirst
-from ticketrush.strategies.store import DATABASE_AT, ITEM, Books
-
-SALE: Final = "strategies"
-RESERVE_FIRST: Final = "reserve-first"
-JOURNAL: Final = "journal"
-"""What reserve-first keeps its stock in: its own journal, an SQLite file, whatever the others use."""
-
-_BATCHES: Final = re.compile(r"^ticketrush_batches_total (\S+)$", re.MULTILINE)
+from ticketrush.strategies.store import DATABASE_AT, Books
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A strategy that is to be measured, and what it keeps its stock in."""
+    """A strategy that is to be measured, and what it keeps its orders in."""
 
     strategy: str
-    database: Database | Literal["journal"]
+    database: Database
 
     @property
     def name(self) -> str:
@@ -48,9 +40,9 @@ class Entry:
 
 
 def entries(options: StrategyOptions) -> list[Entry]:
-    """What is measured, in order. Reserve-first comes once; a second kind of journal would be another entry."""
-    small = [Entry(kind.name, database) for database in options.databases for kind in (OrderFirst, PayFirst)]
-    return [*small, Entry(RESERVE_FIRST, JOURNAL)]
+    """What is measured, in order: each strategy with each database."""
+    names = (OrderFirst.name, PayFirst.name, RESERVE_FIRST)
+    return [Entry(name, database) for database in options.databases for name in names]
 
 
 class Rival(Protocol):
@@ -92,27 +84,6 @@ class _Small:
         return Books(said.paid, said.transactions)
 
 
-class _Product:
-    """Reserve-first: ticketrush as it is served, which counts its commits itself."""
-
-    def __init__(self, node: Node, operator: Operator, tickets: int, hold_s: float) -> None:
-        self.url = node.url
-        self._node, self._operator = node, operator
-        operator.open_sale(SALE, ITEM, tickets, 1, hold_s)
-        self._before = self._commits()
-
-    def books(self) -> Books:
-        """See `Rival.books`."""
-        level = self._operator.level(SALE)
-        return Books(level.sold, self._commits() - self._before, level.held)
-
-    def _commits(self) -> int:
-        found = _BATCHES.search(self._operator.ask("GET", "/metrics").decode())
-        if found is None:
-            raise StrategyError(f"{self._node.name} does not tell ticketrush_batches_total at {self.url}/metrics")
-        return int(float(found[1]))
-
-
 @contextlib.contextmanager
 def rival(entry: Entry, options: StrategyOptions, folder: Path, postgres: str) -> Iterator[Rival]:
     """The server of `entry`, ready to sell; `postgres` is the URL of a server for those that need one.
@@ -122,22 +93,24 @@ def rival(entry: Entry, options: StrategyOptions, folder: Path, postgres: str) -
         NoAnswer: there is no such PostgreSQL.
     """
     with contextlib.ExitStack() as stack:
-        if entry.database == JOURNAL:
-            ledger = f"sqlite:///{folder / 'reserve-first.db'}"
-            node = Node(RESERVE_FIRST, folder, ["--open", "--ledger", ledger], processes.plain_environment())
-            stack.enter_context(_serving(node))
-            operator = stack.enter_context(contextlib.closing(Operator([node.url], b"", "")))
-            yield _Product(node, operator, options.tickets, options.hold)
-            return
-        at = str(folder / f"{entry.strategy}.db")
+        at = ""
         if entry.database == "postgres":
             at = stack.enter_context(_database(postgres, entry.strategy))
-        command = (sys.executable, "-m", "ticketrush.strategies", entry.strategy, entry.database)
-        name = f"{entry.strategy}-{entry.database}"
-        flags = ["--tickets", str(options.tickets)]
-        node = Node(name, folder, flags, processes.plain_environment() | {DATABASE_AT: at}, command=command)
-        stack.enter_context(_serving(node))
-        yield _Small(node)
+        if entry.strategy == RESERVE_FIRST:
+            node = product_node(folder, f"{RESERVE_FIRST}-{entry.database}", orders=at)
+            stack.enter_context(_serving(node))
+            yield stack.enter_context(contextlib.closing(Product(node, options.tickets, options.hold, orders=at)))
+        else:
+            node = _small_node(entry, options, folder, at)
+            stack.enter_context(_serving(node))
+            yield _Small(node)
+
+
+def _small_node(entry: Entry, options: StrategyOptions, folder: Path, at: str) -> Node:
+    name = f"{entry.strategy}-{entry.database}"
+    command = (sys.executable, "-m", "ticketrush.strategies", entry.strategy, entry.database)
+    env = processes.plain_environment() | {DATABASE_AT: at or str(folder / f"{name}.db")}
+    return Node(name, folder, ["--tickets", str(options.tickets)], env, command=command)
 
 
 @contextlib.contextmanager

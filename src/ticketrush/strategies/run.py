@@ -20,8 +20,9 @@ from ticketrush.crowd.history import Door, Plan
 from ticketrush.crowd.operator import address_of
 from ticketrush.crowd.send import send
 from ticketrush.strategies.options import StrategyOptions
+from ticketrush.strategies.product import SALE
 from ticketrush.strategies.result import Comparison, Measured, make
-from ticketrush.strategies.rivals import SALE, Entry, entries, postgres_for, rival
+from ticketrush.strategies.rivals import Entry, entries, postgres_for, rival
 from ticketrush.strategies.store import ITEM
 
 NOBODY: Final = b""

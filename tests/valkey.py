@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from ticketrush.cluster.topology import running
+from ticketrush.cluster.server import running
 from ticketrush.cluster.valkey import Persistence, Valkey
 
 DATABASES: Final = 4_096

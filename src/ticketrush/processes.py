@@ -120,6 +120,29 @@ def start(
     return Child(name, process, stdout, stderr)
 
 
+def run(
+    command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None, *, text: str = "", within_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` in `folder` to its end, with `text` as its input; Ctrl-C does not reach it.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `within_s`, and was killed.
+    """
+    return subprocess.run(
+        command,
+        input=text,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=within_s,
+        check=False,
+        cwd=folder,
+        env=None if env is None else dict(env),
+        start_new_session=True,
+        preexec_fn=stop.with_parent(signal.SIGTERM),
+    )
+
+
 @contextlib.contextmanager
 def child(name: str, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> Iterator[Child]:
     """Run `command` in `folder` for as long as the block lasts."""

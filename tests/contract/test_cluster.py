@@ -12,7 +12,8 @@ import pytest
 
 from tests.valkey import own_valkey
 from ticketrush.cluster.errors import ClusterError
-from ticketrush.cluster.topology import SERVICE, primaries, replicas, running, sentinels
+from ticketrush.cluster.server import running
+from ticketrush.cluster.topology import SERVICE, primaries, replicas, sentinels
 from ticketrush.cluster.valkey import Persistence, Valkey, ask
 
 

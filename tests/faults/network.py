@@ -19,7 +19,7 @@ from typing import Final
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ticketrush.cluster.topology import running
+from ticketrush.cluster.server import running
 from ticketrush.cluster.valkey import START_S, Valkey
 
 CHUNK: Final = 65_536

@@ -15,7 +15,8 @@ from tests.faults.forgetting import hold, meet, node, state_of
 from ticketrush import model as m
 from ticketrush.cluster.errors import ClusterError
 from ticketrush.cluster.ports import free_port
-from ticketrush.cluster.topology import Primaries, primaries, running
+from ticketrush.cluster.server import running
+from ticketrush.cluster.topology import Primaries, primaries
 from ticketrush.cluster.valkey import Valkey
 from ticketrush.errors import LedgerUnavailable, SettingsError
 from ticketrush.ledger.redis import RedisLedger

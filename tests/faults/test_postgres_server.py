@@ -123,7 +123,7 @@ def test_a_port_that_is_taken_is_said_and_a_chosen_one_is_changed(
 def test_a_data_folder_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Postgres(tmp_path)
     monkeypatch.setattr("ticketrush.cluster.postgres._FIRST_COMMANDS", "CREATE NONSENSE\n")
-    with pytest.raises(ClusterError, match=r"postgres cannot make .*: (.|\n)*NONSENSE"):
+    with pytest.raises(ClusterError, match=r"cannot make the database of postgres: (.|\n)*NONSENSE"):
         server.start()
     assert not server.data.exists()
     monkeypatch.undo()

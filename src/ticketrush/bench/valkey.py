@@ -13,7 +13,7 @@ from typing import Literal
 from ticketrush.bench.buyers import Issuer
 from ticketrush.bench.server import Server, serve
 from ticketrush.cluster.errors import ClusterError
-from ticketrush.cluster.topology import running
+from ticketrush.cluster.server import running
 from ticketrush.cluster.valkey import Valkey, find_program
 
 CLIENT = ("redis", "hiredis")

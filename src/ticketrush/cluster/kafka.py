@@ -6,18 +6,15 @@ import base64
 import contextlib
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
 
-from ticketrush.cluster.errors import ClusterError, NotInstalled
+from ticketrush.cluster.errors import NotInstalled
 from ticketrush.cluster.ports import LOCALHOST, free_port
 from ticketrush.cluster.server import LocalServer
 
 VERSION: Final = "4.1.1"
 """What `scripts/kafka` fetches; its number is also in scripts/kafka.pom.xml."""
-
-MAKE_S: Final = 60.0
 
 # A small heap, and what starts fastest on few processors; nothing is left in the system's temporary folder.
 _JAVA_FLAGS: Final = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
@@ -92,10 +89,7 @@ class Kafka(LocalServer):
         shutil.rmtree(unfinished, ignore_errors=True)
         self._properties.write_text(self._settings(unfinished))
         flags = ("format", "--config", str(self._properties), "--cluster-id", _new_cluster_id())
-        command = self._java("kafka.tools.StorageTool", *flags)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=MAKE_S, check=False, cwd=self.folder)
-        if done.returncode:
-            raise ClusterError(f"Kafka cannot make {self.data}: {(done.stderr + done.stdout).strip()}")
+        self.make(self._java("kafka.tools.StorageTool", *flags))
         unfinished.rename(self.data)
 
     @property

@@ -9,7 +9,6 @@ import pwd
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,6 @@ from ticketrush.cluster.server import LocalServer
 USER: Final = "ticketrush"
 """The role that we sell as, and the database that it owns. It is no superuser: it may make databases and tables."""
 
-MAKE_S: Final = 60.0
 _SUPERUSER: Final = "postgres"
 _UNPRIVILEGED: Final = "nobody"
 _DEBIAN: Final = Path("/usr/lib/postgresql")
@@ -119,10 +117,15 @@ class Postgres(LocalServer):
     def command_line(self) -> list[str]:
         settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
         data = ("-D", str(self.data.absolute()), "-p", str(self.port))
-        return [*_as_unprivileged(), str(self._programs / "postgres"), *data, *settings, *self._more]
+        return self._command("postgres", *data, *settings, *self._more)
+
+    def _command(self, program: str, *flags: str) -> list[str]:
+        return [*_as_unprivileged(), str(self._programs / program), *flags]
 
     def environment(self) -> Mapping[str, str]:
-        return _environment()
+        """English messages, which we read, and no settings of other clients and servers."""
+        ours = {name: value for name, value in super().environment().items() if not name.startswith("PG")}
+        return ours | {"LC_ALL": "C"}
 
     def answers(self) -> bool:
         """Whether it says so in its lock file, which names the process: another server's would not do."""
@@ -145,19 +148,12 @@ class Postgres(LocalServer):
         if os.geteuid() == 0:
             shutil.chown(unfinished, _UNPRIVILEGED)
         at = ("-D", str(unfinished))
-        self._run("initdb", *at, "-U", _SUPERUSER, "--auth=reject", "--encoding=UTF8", "--locale=C")
-        self._run("postgres", "--single", *at, _SUPERUSER, text=_FIRST_COMMANDS)
+        self.make(self._command("initdb", *at, "-U", _SUPERUSER, "--auth=reject", "--encoding=UTF8", "--locale=C"))
+        complaints = self.make(self._command("postgres", "--single", *at, _SUPERUSER), text=_FIRST_COMMANDS)
+        if "ERROR:" in complaints:
+            raise ClusterError(f"cannot make the database of {self.name}: {complaints.strip()}")
         (unfinished / "pg_hba.conf").write_text(_WHO_MAY_CONNECT)
         unfinished.rename(self.data)
-
-    def _run(self, program: str, *flags: str, text: str = "") -> None:
-        """Run one of its programs to its end, with `text` as its input."""
-        command = [*_as_unprivileged(), str(self._programs / program), *flags]
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=MAKE_S, check=False, env=_environment()
-        )
-        if done.returncode or "ERROR:" in done.stderr:
-            raise ClusterError(f"{program} cannot make {self.data}: {done.stderr.strip() or done.stdout.strip()}")
 
     def pause(self) -> None:
         """SIGSTOP, the process of each connection too: it is there and does not answer."""
@@ -186,12 +182,6 @@ class Postgres(LocalServer):
 def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _environment() -> dict[str, str]:
-    """English messages, which we read; its own settings alone."""
-    ours = {name: value for name, value in processes.plain_environment().items() if not name.startswith("PG")}
-    return ours | {"LC_ALL": "C"}
 
 
 def _as_unprivileged() -> list[str]:

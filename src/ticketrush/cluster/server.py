@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from ticketrush import processes
 from ticketrush.cluster.errors import ClusterError
 from ticketrush.cluster.ports import free_port
 
+MAKE_S: Final = 60.0
 _TRIES: Final = 3
 _LOOK_S: Final = 0.01
 
@@ -91,6 +93,21 @@ class LocalServer(abc.ABC):
 
     def prepare(self) -> None:  # noqa: B027 - most servers make their files themselves
         """Make what must be in the folder before it starts; called before each start."""
+
+    def make(self, command: list[str], text: str = "") -> str:
+        """Run a program that makes files of the server, with `text` as its input; what it complained of.
+
+        Raises:
+            ClusterError: it failed, or took too long; has what it said.
+        """
+        try:
+            done = processes.run(command, self.folder, self.environment(), text=text, within_s=MAKE_S)
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"cannot make the files of {self.name}: it took more than {MAKE_S:g} s") from error
+        if done.returncode:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise ClusterError(f"cannot make the files of {self.name} in {self.folder}: {said}")
+        return done.stderr
 
     def environment(self) -> Mapping[str, str]:
         """The variables that it sees."""

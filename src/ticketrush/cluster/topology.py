@@ -12,6 +12,7 @@ from typing import Final
 from ticketrush import processes
 from ticketrush.cluster.errors import ClusterError
 from ticketrush.cluster.ports import LOCALHOST, free_port
+from ticketrush.cluster.server import running
 from ticketrush.cluster.valkey import Persistence, Valkey, ask, find_program
 
 SERVICE: Final = "tickets"
@@ -19,15 +20,6 @@ SERVICE: Final = "tickets"
 
 SLOTS: Final = 16_384
 TOGETHER_S: Final = 30.0
-
-
-@contextlib.contextmanager
-def running(server: Valkey) -> Iterator[Valkey]:
-    """`server`, started, for as long as the block lasts."""
-    try:
-        yield server.start()
-    finally:
-        server.stop()
 
 
 @contextlib.contextmanager

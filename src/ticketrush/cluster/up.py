@@ -12,8 +12,8 @@ from ticketrush.cluster.backoffice import BackOffice, backoffice, working
 from ticketrush.cluster.nodes import Node, ended
 from ticketrush.cluster.plan import ClusterPlan
 from ticketrush.cluster.program import Program
-from ticketrush.cluster.server import LocalServer
-from ticketrush.cluster.topology import replicas, running
+from ticketrush.cluster.server import LocalServer, running
+from ticketrush.cluster.topology import replicas
 from ticketrush.cluster.valkey import Persistence, Valkey
 
 REPLICAS = 2

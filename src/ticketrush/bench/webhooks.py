@@ -82,12 +82,14 @@ def _check(server: Server, answers: Sequence[bytes], count: int) -> None:
 async def _load(url: str, requests: Sequence[bytes], connections: int) -> tuple[float, list[bytes]]:
     """Send each of `requests` once, at most one at a time on a connection; the seconds it took, and the answers."""
     parts = urlsplit(url)
-    loop = asyncio.get_running_loop()
     waiting = iter(requests)
     answers: list[bytes] = []
-    clients = [_Client(waiting, answers) for _ in range(connections)]
-    for client in clients:
-        await loop.create_connection(lambda client=client: client, parts.hostname, parts.port)  # type: ignore[misc]
+    clients: list[_Client] = []
+    for _ in range(connections):
+        _, client = await asyncio.get_running_loop().create_connection(
+            lambda: _Client(waiting, answers), parts.hostname or "", parts.port or 80
+        )
+        clients.append(client)
     began_s = time.perf_counter()
     for client in clients:
         client.send()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import apsw
 import asyncpg
 
-from ticketrush.orders.model import Claim, Kind, Notice, OrderState
+from ticketrush.orders.model import Claim, Kind, Notice, Order, OrderState
 from ticketrush.orders.protocol import OrderStore
 from ticketrush.wiring import store_of
 
@@ -115,8 +115,12 @@ async def rows_in(store: OrderStore) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {}
     after = 0
     while page := await store.page(after, 1_000):
-        for each in page:
-            times = each.held_at_ms, each.paid_at_ms, each.cancelled_at_ms, each.expired_at_ms, each.refunded_at_ms
-            found[each.id] = (each.state, each.claim, each.payment, *times)
+        found |= {each.id: row_of(each) for each in page}
         after = page[-1].number
     return found
+
+
+def row_of(order: Order) -> tuple[Any, ...]:
+    """The same of one order."""
+    times = order.held_at_ms, order.paid_at_ms, order.cancelled_at_ms, order.expired_at_ms, order.refunded_at_ms
+    return (order.state, order.claim, order.payment, *times)

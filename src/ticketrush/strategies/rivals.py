@@ -19,6 +19,7 @@ from ticketrush.cluster.errors import ClusterError, NotInstalled
 from ticketrush.cluster.nodes import Node, ended
 from ticketrush.cluster.postgres import Postgres
 from ticketrush.cluster.server import running
+from ticketrush.crowd.errors import CrowdError
 from ticketrush.strategies.errors import StrategyError
 from ticketrush.strategies.options import Database, StrategyOptions
 from ticketrush.strategies.product import RESERVE_FIRST, Product, product_node
@@ -89,7 +90,7 @@ def rival(entry: Entry, options: StrategyOptions, folder: Path, postgres: str) -
     """The server of `entry`, ready to sell; `postgres` is the URL of a server for those that need one.
 
     Raises:
-        StrategyError: it does not start; has its last words.
+        StrategyError: it does not start, or ends while it sells; has its last words.
         NoAnswer: there is no such PostgreSQL.
     """
     with contextlib.ExitStack() as stack:
@@ -147,7 +148,13 @@ def _serving(node: Node) -> Iterator[None]:
             node.wait_until_ready()
         except ClusterError as error:
             raise StrategyError(str(error)) from error
-        yield
+        try:
+            yield
+        except CrowdError as error:
+            if node.is_running:
+                raise
+            how = f"{node.name} {node.how_it_ended()} while it was selling"
+            raise StrategyError(f"{how}:\n{node.child.words()}") from error
     finally:
         with stop.postponed():
             node.stop()

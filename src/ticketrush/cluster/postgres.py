@@ -201,4 +201,6 @@ def _as_unprivileged() -> list[str]:
         raise NotInstalled(f"PostgreSQL refuses to run as root, and there is no user {_UNPRIVILEGED}") from error
     who = ("--reuid", str(nobody.pw_uid), "--regid", str(nobody.pw_gid), "--clear-groups")
     passes = ("--inh-caps", "+dac_override", "--ambient-caps", "+dac_override")
-    return [setpriv, *who, *passes, "--pdeathsig", "keep", "--"]
+    # Without this access(2), by which initdb looks for its programs, would not count the capability.
+    asks = ("--securebits", "+no_setuid_fixup")
+    return [setpriv, *who, *passes, *asks, "--pdeathsig", "keep", "--"]

@@ -72,4 +72,4 @@ async def hold(ledger: RedisLedger, at_ms: int, *ids: str, sale: str = "g") -> l
 async def state_of(ledger: RedisLedger, id: str) -> m.State | None:
     """The state of a reservation, as the server has it."""
     row = await ledger._reads.reservation(id)
-    return row and row.state
+    return None if row is None else row.state

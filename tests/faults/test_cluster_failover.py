@@ -72,7 +72,8 @@ def test_a_promoted_replica_carries_no_script_before_the_ledger_is_whole_on_it(t
             for number in range(3):
                 with pytest.raises(LedgerUnavailable):
                     await hold(ann, NOW_MS, f"b{number}")
-            for _ in range(3):
+            identity = ""
+            while not identity:
                 with contextlib.suppress(LedgerUnavailable):
                     identity = await meet(ann)
             await ann._recovery.run(identity)

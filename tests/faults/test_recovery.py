@@ -144,13 +144,13 @@ async def paid_while_another_opens(server: Forgetful) -> State | None:
         await ann.execute(NOW_MS, [m.Confirm("r1", "payment-1")])
         server.forget()
         await recover(bob)
-        real, fenced = ann._recovery._fence, []
+        real, fenced = ann._recovery._fence, set[str]()
 
         async def fence_and_see_it_opened(sale: RedisSale) -> None:
             await real(sale)
             if not fenced:
                 await bob._recovery._build_it(bob._node.sales["g"])
-            fenced.append(sale)
+            fenced.add(sale.id)
 
         with patch.object(ann._recovery, "_fence", fence_and_see_it_opened):
             await recover(ann)

@@ -158,6 +158,23 @@ def test_what_a_server_has_forgotten_is_written_again_by_the_nodes(seed: int, fl
         assert "ledger_made_whole" in fleet.said()
 
 
+def test_nodes_that_start_as_a_forgetful_server_comes_back_sell_nothing_twice(
+    seed: int, fleets: Callable[..., Fleet]
+) -> None:
+    with own_valkey("memory") as server:
+        fleet = fleets(server.url, 2, "memory", seed)
+
+        async def lose_the_tail_and_begin() -> None:
+            await asyncio.to_thread(server.kill)
+            cut_tail(server.folder, fleet.dice.randrange(1_000, 60_000))
+            await asyncio.to_thread(server.start)
+            for _ in range(2):
+                fleet.begin()
+            await fleet.serving()
+
+        story(fleet, lose_the_tail_and_begin)
+
+
 def cut_tail(folder: Path, size: int) -> None:
     """Cut the end off the newest part of an append-only file, as a power cut may."""
     newest = max(folder.rglob("*.incr.aof"), key=lambda file: file.stat().st_mtime)

@@ -82,8 +82,10 @@ async def make_tables(url: str) -> list[str]:
         await store.close()
 
 
-def source_of(settings: Settings, store: OrderStore) -> Source:
+def source_of(settings: Settings, store: OrderStore, *, name: str = "") -> Source:
     """The event log that `settings` name: Kafka, if there are brokers, else the ledger's own events.
+
+    `name` is the worker's own, see `KafkaSource`; "" if it has none.
 
     Raises:
         SettingsError: what it needs is not installed, or the URL is of no ledger.
@@ -91,7 +93,7 @@ def source_of(settings: Settings, store: OrderStore) -> Source:
     ledger = settings.ledger
     if settings.kafka:
         kafka = _extra("kafka", "confluent_kafka", "ticketrush.orders.kafka")
-        return cast("Source", kafka.KafkaSource(settings.kafka, settings.kafka_topic))
+        return cast("Source", kafka.KafkaSource(settings.kafka, settings.kafka_topic, member=name))
     if ledger.partition(":")[0].partition("+")[0] in _REDIS:
         return cast("Source", _extra("redis", "redis", "ticketrush.orders.streams").Streams(ledger))
     return JournalSource(Path(ledger.removeprefix(_SQLITE)), store)

@@ -31,6 +31,16 @@ def work(
     ledger: Annotated[str | None, setting("ledger", "--ledger", metavar="URL")] = None,
     kafka: Annotated[str | None, setting("kafka", "--kafka", metavar="HOST:PORT")] = None,
     orders: Annotated[str | None, setting("orders", "--orders", metavar="URL")] = None,
+    name: Annotated[
+        str,
+        flag(
+            "WORK_NAME",
+            "A name that no other worker has. One that is started again under its name goes on at once, where Kafka "
+            "would wait some seconds for the one that died.",
+            "--name",
+            show_default="none",
+        ),
+    ] = "",
     metrics_port: Annotated[
         int | None,
         flag("WORK_METRICS_PORT", "Serve /metrics at this port of 127.0.0.1; 0 takes a free one.", "--metrics-port"),
@@ -54,7 +64,7 @@ def work(
             "--orders postgresql://user@host/database"
         )
     logs.configure(settings.log_level, settings.log_format)
-    worker = uvloop.run(_run(settings, metrics_port, as_json=as_json))
+    worker = uvloop.run(_run(settings, name, metrics_port, as_json=as_json))
     if worker is None:
         return
     if as_json:
@@ -63,12 +73,12 @@ def work(
         output.say(f"stopped: {worker.stored:,} notices written, {worker.dead:,} dead letters", aside=True)
 
 
-async def _run(settings: Settings, metrics_port: int | None, *, as_json: bool) -> OrderWorker | None:
+async def _run(settings: Settings, name: str, metrics_port: int | None, *, as_json: bool) -> OrderWorker | None:
     if settings.orders.startswith("sqlite:"):  # a file of our own; a database for many is its operator's to change
         await make_tables(settings.orders)
     store = store_of(settings.orders)
     return await run(
-        lambda: source_of(settings, store),
+        lambda: source_of(settings, store, name=name),
         store,
         started=lambda url: _announce(settings, url, as_json=as_json),
         metrics_port=metrics_port,

@@ -70,7 +70,7 @@ def _plan_programs(made: BackOffice, plan: ClusterPlan, ledger: str) -> None:
         common += ["--kafka", made.kafka]
         made.relay = Program("relay", plan.folder, [*_COMMAND, "relay", *common], plan.env)
     for number in range(1, plan.workers + 1):
-        command = [*_COMMAND, "work", *common, "--orders", made.orders]
+        command = [*_COMMAND, "work", *common, "--orders", made.orders, "--name", f"worker-{number}"]
         made.workers.append(Program(f"worker-{number}", plan.folder, command, plan.env))
 
 

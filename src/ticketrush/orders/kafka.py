@@ -26,6 +26,9 @@ from ticketrush.orders.publisher import CONNECT_S, ERROR, on_brokers, words_of
 
 GROUP: Final = "ticketrush-orders"
 
+POLL_S_MAX: Final = 60.0
+"""How long a reader may be busy with what it has read; one that died while it joined is waited for that long."""
+
 SESSION_S: Final = 10.0
 """How long a worker may be silent before its partitions go to others; also how long a commit may wait for an answer."""
 
@@ -56,11 +59,14 @@ class KafkaSource:
         brokers: ``host:port``, or several with commas between them.
         topic: what the relay writes.
         group: who reads: each group is told everything, each of its members a part.
+        member: a name of its own in the group: a process that is started again under it goes on at once, instead
+            of when the brokers have given the dead one up. Two that run must not have the same. "" has none.
     """
 
-    def __init__(self, brokers: str, topic: str, group: str = GROUP) -> None:
+    def __init__(self, brokers: str, topic: str, group: str = GROUP, *, member: str = "") -> None:
         self.name = f"kafka/{topic}"
         self._brokers, self._topic, self._group = brokers, topic, group
+        self._member = {"group_instance_id": member} if member else {}
         self._thread = Worker("kafka-source")
         self._consumer: Consumer | None = None
         self._waiting: deque[Record] = deque()
@@ -124,10 +130,12 @@ class KafkaSource:
                 auto_offset_reset="earliest",
                 session_timeout_ms=round(SESSION_S * 1_000),
                 heartbeat_interval_ms=1_000,
+                max_poll_interval_ms=round(POLL_S_MAX * 1_000),
                 socket_timeout_ms=round(SESSION_S * 1_000),
                 partition_assignment_strategy="cooperative-sticky",
                 fetch_error_backoff_ms=100,
                 queued_max_messages_kbytes=16 * 1_024,
+                **self._member,
             )
         )
         try:

@@ -1,0 +1,194 @@
+"""What makes orders is killed in mid-sale, one part after the other: not one order is lost or doubled.
+
+The real path: a node's stream in Valkey, the relay, Apache Kafka, the order worker, PostgreSQL.
+TICKETRUSH_FAULT_ROUNDS=100 gives 20 rounds of each, TICKETRUSH_FAULT_SEED repeats a run's dice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Final
+
+import pytest
+
+from tests.faults.buyers import HOLD_S, Memory, Sale
+from tests.faults.fleet import ROUNDS
+from tests.faults.line import Line
+from ticketrush import processes
+from ticketrush.audit import audit
+from ticketrush.cluster.plan import OWN_KAFKA, OWN_POSTGRES, ClusterPlan
+from ticketrush.cluster.up import Cluster, cluster
+from ticketrush.crowd.orders import orders_of
+from ticketrush.events import AnyEvent
+from ticketrush.ledger.redis import RedisLedger
+
+pytestmark = pytest.mark.timeout(180 + 60 * ROUNDS)
+
+CAPACITY: Final = 150
+BUYERS: Final = 12
+SELL_OUT_S: Final = 30.0
+
+Kill = Callable[[Cluster], None]
+Revive = Callable[[Cluster], object]
+
+_names: Final = count(1)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One node and everything behind it, for all rounds: each sells a sale of its own."""
+    folder = tmp_path_factory.mktemp("path")
+    plan = ClusterPlan(
+        nodes=1,
+        folder=folder,
+        durability="memory",
+        orders=OWN_POSTGRES,
+        kafka=OWN_KAFKA,
+        flags=("--open",),
+        env=processes.plain_environment(),
+    )
+    with cluster(plan) as running:
+        yield running
+
+
+@pytest.fixture
+def dice() -> random.Random:
+    seed = int(os.environ.get("TICKETRUSH_FAULT_SEED", "") or random.SystemRandom().randrange(10**9))
+    print(f"TICKETRUSH_FAULT_SEED={seed}")
+    return random.Random(seed)
+
+
+def _kill_worker(of: Cluster) -> None:
+    assert of.office is not None
+    of.office.workers[0].kill()
+
+
+def _start_worker(of: Cluster) -> None:
+    assert of.office is not None
+    of.office.workers[0].launch()
+
+
+def _kill_relay(of: Cluster) -> None:
+    assert of.office is not None
+    assert of.office.relay is not None
+    of.office.relay.kill()
+
+
+def _start_relay(of: Cluster) -> None:
+    assert of.office is not None
+    assert of.office.relay is not None
+    of.office.relay.launch()
+
+
+def _kill_kafka(of: Cluster) -> None:
+    assert of.office is not None
+    assert of.office.broker is not None
+    of.office.broker.kill()
+
+
+def _start_kafka(of: Cluster) -> None:
+    assert of.office is not None
+    assert of.office.broker is not None
+    of.office.broker.start()
+
+
+def _kill_postgres(of: Cluster) -> None:
+    assert of.office is not None
+    assert of.office.postgres is not None
+    of.office.postgres.kill()
+
+
+def _start_postgres(of: Cluster) -> None:
+    assert of.office is not None
+    assert of.office.postgres is not None
+    of.office.postgres.start()
+
+
+PARTS: Final[dict[str, tuple[Kill, Revive]]] = {
+    "worker": (_kill_worker, _start_worker),
+    "relay": (_kill_relay, _start_relay),
+    "kafka": (_kill_kafka, _start_kafka),
+    "postgres": (_kill_postgres, _start_postgres),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_a_part_is_killed_in_mid_sale_and_no_order_is_lost_or_doubled(
+    path: Cluster, part: str, round_: int, dice: random.Random
+) -> None:
+    kill, revive = PARTS[part]
+    memory = Memory()
+    sale = Sale(f"p{next(_names)}", CAPACITY, memory, dice)
+    asyncio.run(_sell(path, sale, kill, revive, dice))
+
+    events = asyncio.run(_events(path.ledger))
+    assert path.office is not None
+    began_s = time.monotonic()
+    orders = orders_of(path.office.orders, events)
+    assert orders.drained_s is not None, f"orders are missing after {time.monotonic() - began_s:.1f} s:\n{_said(path)}"
+    report = audit(events, orders=orders.records)
+    assert report.ok, report.violations
+    assert report.orders == report.reservations >= CAPACITY
+    assert not _dead_letters(path), "a message became a dead letter"
+    ended = [told for told in path.newly_ended() if f"by {signal.SIGKILL.name}" not in told]
+    assert not ended, ended
+
+
+async def _sell(path: Cluster, sale: Sale, kill: Kill, revive: Revive, dice: random.Random) -> None:
+    port = int(path.nodes[0].url.rpartition(":")[2])
+    async with Line(port) as line:
+        await sale.prepare(line)
+    async with _crowd(sale, port):
+        await asyncio.sleep(0.2 + dice.random() * 0.4)
+        kill(path)
+        await asyncio.sleep(dice.random())
+        await asyncio.to_thread(revive, path)
+        await asyncio.sleep(0.2)
+    await sale.sell_out(port, SELL_OUT_S)
+    await asyncio.sleep(HOLD_S + 0.6)  # what was abandoned ends
+
+
+@asynccontextmanager
+async def _crowd(sale: Sale, port: int) -> AsyncIterator[None]:
+    """Buyers for as long as the block lasts."""
+    going_home = False
+
+    async def queue() -> None:
+        async with Line(port) as line:
+            while not going_home:
+                await sale.shop(line)
+
+    tasks = [asyncio.create_task(queue()) for _ in range(BUYERS)]
+    try:
+        yield
+    finally:
+        going_home = True
+        await asyncio.gather(*tasks)
+
+
+async def _events(url: str) -> list[AnyEvent]:
+    ledger = RedisLedger(url, node="auditor", durability="memory")
+    await ledger.open_for_operator()
+    try:
+        return [event for _, event in await ledger.events(0, 10**9)]
+    finally:
+        await ledger.close()
+
+
+def _dead_letters(path: Cluster) -> list[str]:
+    assert path.office is not None
+    said = [program.log.read_text(errors="replace") for program in path.office.workers]
+    return [line for text in said for line in text.splitlines() if "dead_letter" in line]
+
+
+def _said(path: Cluster) -> str:
+    assert path.office is not None
+    return "\n".join(program.log.read_text(errors="replace")[-3_000:] for program in path.office.programs)

@@ -19,7 +19,7 @@ from ticketrush.orders.errors import BrokerUnavailable, SourceUnavailable
 from ticketrush.orders.protocol import Source
 from ticketrush.orders.publisher import Publisher
 
-BATCH_MAX: Final = 5_000
+BATCH_MAX: Final = 10_000
 """Notices that are published and acknowledged together."""
 
 WAIT_S: Final = 0.5

@@ -224,6 +224,23 @@ async def test_all_comes_again_when_the_server_has_forgotten_the_group(valkey_ur
 
 
 @in_loop
+async def test_a_reader_that_leaves_is_forgotten_where_it_left_nothing(valkey_url: str) -> None:
+    books = Books(valkey_url, "s", 2).create()
+    books.write(books.held(1), 1)
+    streams = Streams(valkey_url)
+    async with reading(streams):
+        await rest(streams)
+        books.sell(10)  # in the first book
+        assert await streams.next(10, 1)  # and not done
+    left = [books.client.xinfo_consumers(book.events, "orders") for book in books.books]
+    assert [len(consumers) for consumers in left] == [1, 0]
+    assert left[0][0]["pending"] == 1
+    heir = Streams(valkey_url, claim_s=CLAIM_S)
+    async with reading(heir):
+        assert len(await read(heir, 10)) == 10
+
+
+@in_loop
 async def test_a_batch_is_as_large_as_was_asked_for(valkey_url: str) -> None:
     Books(valkey_url, "s", 4).create().sell(2_000, each=7)
     streams = Streams(valkey_url)

@@ -70,6 +70,9 @@ class Streams:
         self._claim_due_s = 0.0
         self._read_at = self._claim_at = 0
         """Whose turn it is."""
+        self._unanswered = 0
+        """Calls that may have given us entries that we have not heard of."""
+        self._is_open = False
         self._told, self._busy = 100.0, 1
         """Messages of an entry, and streams with news in one read, as it was lately."""
 
@@ -80,10 +83,14 @@ class Streams:
             await self._link.trust("")  # whichever server it is: what is in its streams has happened
         except LedgerUnavailable as error:
             raise SourceUnavailable(str(error)) from error
+        self._is_open = True
         await self._groups.discover()
 
     async def close(self) -> None:
-        """See `Source.close`."""
+        """See `Source.close`. Where nothing is left with this reader, the server forgets it."""
+        if self._is_open and not self._unanswered:
+            await self._groups.leave(self.consumer)
+        self._is_open = False
         await self._link.close()
 
     def position(self) -> None:
@@ -152,11 +159,16 @@ class Streams:
 
     async def _read_together(self, streams: list[str], count: int) -> list[Entry]:
         wanted = dict.fromkeys(streams, ">")
+        self._unanswered += 1
         try:
-            return rows_of(await ask(self._link, "xreadgroup", self._groups.group, self.consumer, wanted, count))
+            answer = await ask(self._link, "xreadgroup", self._groups.group, self.consumer, wanted, count)
         except SourceUnavailable as error:
             if NO_GROUP not in str(error):
                 raise
+        else:
+            self._unanswered -= 1
+            return rows_of(answer)
+        self._unanswered -= 1
         for stream in streams:  # one of them; the others have it already
             self._groups.lost(stream)
         return []
@@ -179,12 +191,14 @@ class Streams:
     async def _claim_in(self, stream: str, count: int) -> list[Entry]:
         start, old = self._next_claims.get(stream, "0-0"), round(self._claim_s * 1_000)
         group = self._groups.group
+        self._unanswered += 1
         try:
             answer = await ask(self._link, "xautoclaim", stream, group, self.consumer, old, start, count)
         except SourceUnavailable as error:
             if NO_GROUP not in str(error):
                 raise
-            return []  # reading finds out, too
+            answer = (b"0-0", [])  # reading finds out, too
+        self._unanswered -= 1
         self._next_claims[stream] = answer[0].decode()
         return entries_of(stream, answer[1])
 

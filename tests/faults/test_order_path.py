@@ -10,9 +10,10 @@ import asyncio
 import os
 import random
 import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Final
 
@@ -127,7 +128,7 @@ def test_a_part_is_killed_in_mid_sale_and_no_order_is_lost_or_doubled(
     kill, revive = PARTS[part]
     memory = Memory()
     sale = Sale(f"p{next(_names)}", CAPACITY, memory, dice)
-    asyncio.run(_sell(path, sale, kill, revive, dice))
+    _sell(path, sale, kill, revive, dice)
 
     events = asyncio.run(_events(path.ledger))
     assert path.office is not None
@@ -142,36 +143,36 @@ def test_a_part_is_killed_in_mid_sale_and_no_order_is_lost_or_doubled(
     assert not ended, ended
 
 
-async def _sell(path: Cluster, sale: Sale, kill: Kill, revive: Revive, dice: random.Random) -> None:
+def _sell(path: Cluster, sale: Sale, kill: Kill, revive: Revive, dice: random.Random) -> None:
+    """The sale to its end. The crowd has a thread of its own; what is started ends with the thread that starts it."""
     port = int(path.nodes[0].url.rpartition(":")[2])
-    async with Line(port) as line:
-        await sale.prepare(line)
-    async with _crowd(sale, port):
-        await asyncio.sleep(0.2 + dice.random() * 0.4)
-        kill(path)
-        await asyncio.sleep(dice.random())
-        await asyncio.to_thread(revive, path)
-        await asyncio.sleep(0.2)
-    await sale.sell_out(port, SELL_OUT_S)
-    await asyncio.sleep(HOLD_S + 0.6)  # what was abandoned ends
+    is_over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        crowd = pool.submit(asyncio.run, _crowd(sale, port, is_over))
+        try:
+            time.sleep(0.4 + dice.random() * 0.4)
+            kill(path)
+            time.sleep(dice.random())
+            revive(path)
+            time.sleep(0.2)
+        finally:
+            is_over.set()
+        crowd.result()
+    asyncio.run(sale.sell_out(port, SELL_OUT_S))
+    time.sleep(HOLD_S + 0.6)  # what was abandoned ends
 
 
-@asynccontextmanager
-async def _crowd(sale: Sale, port: int) -> AsyncIterator[None]:
-    """Buyers for as long as the block lasts."""
-    going_home = False
+async def _crowd(sale: Sale, port: int, is_over: threading.Event) -> None:
+    """Buyers until `is_over`."""
 
     async def queue() -> None:
         async with Line(port) as line:
-            while not going_home:
+            while not is_over.is_set():
                 await sale.shop(line)
 
-    tasks = [asyncio.create_task(queue()) for _ in range(BUYERS)]
-    try:
-        yield
-    finally:
-        going_home = True
-        await asyncio.gather(*tasks)
+    async with Line(port) as line:
+        await sale.prepare(line)
+    await asyncio.gather(*(queue() for _ in range(BUYERS)))
 
 
 async def _events(url: str) -> list[AnyEvent]:

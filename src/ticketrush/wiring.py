@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 from ticketrush.errors import SettingsError
 from ticketrush.ledger.embedded import EmbeddedLedger
 from ticketrush.ledger.protocol import Ledger
+from ticketrush.orders.journal_records import JournalRecords
 from ticketrush.orders.journal_source import JournalSource
 from ticketrush.orders.protocol import OrderStore, Source
+from ticketrush.orders.reconciler import Records
 from ticketrush.orders.sqlite import SqliteOrders
 from ticketrush.settings import Settings, without_password
 
@@ -97,6 +99,17 @@ def source_of(settings: Settings, store: OrderStore, *, name: str = "") -> Sourc
     if ledger.partition(":")[0].partition("+")[0] in _REDIS:
         return cast("Source", _extra("redis", "redis", "ticketrush.orders.streams").Streams(ledger))
     return JournalSource(Path(ledger.removeprefix(_SQLITE)), store)
+
+
+def records_of(ledger: str, name: str) -> Records:
+    """The reservations of the ledger at a URL, for comparison; `name` is that of the reader.
+
+    Raises:
+        SettingsError: what it needs is not installed.
+    """
+    if ledger.partition(":")[0].partition("+")[0] in _REDIS:
+        return cast("Records", _extra("redis", "redis", "ticketrush.orders.redis_records").RedisRecords(ledger, name))
+    return JournalRecords(Path(ledger.removeprefix(_SQLITE)))
 
 
 def _extra(extra: str, needs: str, module: str) -> Any:

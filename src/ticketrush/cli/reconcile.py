@@ -21,8 +21,9 @@ from ticketrush.cli.flags import Config, flag, setting, settings_of
 from ticketrush.clock import SystemClock
 from ticketrush.cluster.plan import SHARED
 from ticketrush.crowd.wording import units
+from ticketrush.orders.reconciler import Differences, Reconciler
 from ticketrush.settings import Settings, without_password
-from ticketrush.wiring import ledger_of
+from ticketrush.wiring import ledger_of, records_of, store_of
 
 if TYPE_CHECKING:
     from ticketrush.events import AnyEvent
@@ -35,12 +36,14 @@ Exit codes: 0 all is well · 1 something is lost, oversold or violated · 2 wron
 3 the server does not answer, or refuses to write: run it again."""
 
 EVENTS_AT_ONCE: Final = 10_000
+SHOWN_MAX: Final = 20
 
 
 def reconcile(
     ctx: typer.Context,
     ledger: Annotated[str | None, setting("ledger", "--ledger", metavar="URL")] = None,
     durability: Annotated[Literal["fsync", "memory", "replica"] | None, setting("durability", "--durability")] = None,
+    orders: Annotated[str | None, setting("orders", "--orders", metavar="URL")] = None,
     check: Annotated[
         bool,
         flag(
@@ -52,43 +55,99 @@ def reconcile(
     config: Config = None,
     as_json: Annotated[bool, flag("RECONCILE_JSON", "Print what was found as JSON.", "--json")] = False,
 ) -> None:
-    """Make a ledger in Redis or Valkey whole again: void all leases, count what is taken, build the stock anew.
+    """Make a ledger in Redis or Valkey whole again, and the order store agree with the ledger.
 
-    Nodes do this by themselves when another server answers in the place of the one they knew. It is for the
-    cases that they cannot see: after a backup was put back, or keys were damaged. Nodes may go on; for a
-    moment their buyers are answered 503 `unavailable`, then they sell under new leases. Running it when
-    nothing is wrong is harmless, and so is running it again after it was interrupted.
+    The ledger: all leases are void, what is taken is counted, and the stock is built anew. Nodes do this by
+    themselves when another server answers in the place of the one they knew. It is for the cases that they
+    cannot see: after a backup was put back, or keys were damaged. Nodes may go on; for a moment their buyers are
+    answered 503 `unavailable`, then they sell under new leases. Running it when nothing is wrong is harmless,
+    and so is running it again after it was interrupted.
 
     It remembers no purchases, so it restores none: reservations that a server has forgotten are written
     again by the nodes that acknowledged them in the last minute, when they see that server.
 
-    With --check no reservation and no unit is touched.
+    The orders, where --orders names a store: each reservation that has rested for ten seconds is compared with
+    its order. What the store lacks is written, and kept with its reason (`ticketrush orders repairs`); what
+    contradicts, or what only the store knows, is told. This works for a ledger in a file, too.
+
+    With --check no reservation, no unit and no order is touched.
     """
     settings = settings_of(ctx)
-    if not settings.ledger.startswith(SHARED):
+    is_shared = settings.ledger.startswith(SHARED)
+    if not is_shared and not settings.orders:
         raise UsageError(
             f"{settings.ledger} is no ledger of many nodes; name a Redis or Valkey, like --ledger "
-            "redis://127.0.0.1:6379/0. A journal in a file is whole by itself; `ticketrush audit` checks it"
+            "redis://127.0.0.1:6379/0, or an order store with --orders. A journal in a file is whole by itself; "
+            "`ticketrush audit` checks it"
         )
     logs.configure("error", "console")  # that epochs change is what this is for
-    if check:
-        report = asyncio.run(_check(settings))
-        output.as_json(report.to_dict()) if as_json else show_report(report.to_dict())
-        is_well, sales = report.ok, report.events
-    else:
-        done = asyncio.run(_mend(settings))
-        output.as_json(_facts(done)) if as_json else _show(done, settings)
-        is_well, sales = done.is_well, done.sales
-    if not sales:
-        where = without_password(settings.ledger)
-        output.say(f"there is no sale in {where}; is it the right server and database?", "yellow", aside=True)
-    if not is_well:
+    facts: dict[str, Any] = {"ok": True}
+    if is_shared:
+        facts |= _ledger_facts(settings, check=check, as_json=as_json)
+    if settings.orders:
+        found = asyncio.run(_compare(settings, mend=not check))
+        facts |= {"ok": facts["ok"] and found.is_well and not (check and found.repaired)}
+        facts["orders"] = msgspec.to_builtins(found)
+        if not as_json:
+            _show_orders(found, check=check)
+    if as_json:
+        output.as_json(facts)
+    if not facts["ok"]:
         raise typer.Exit(Exit.NOT_WELL)
 
 
+def _ledger_facts(settings: Settings, *, check: bool, as_json: bool) -> dict[str, Any]:
+    """Make the ledger whole, or check it, and show that; what was found."""
+    if check:
+        report = asyncio.run(_check(settings))
+        facts, sales = {"ok": report.ok} | report.to_dict(), report.events
+        if not as_json:
+            show_report(report.to_dict())
+    else:
+        done = asyncio.run(_mend(settings))
+        facts, sales = _facts(done), done.sales
+        if not as_json:
+            _show(done, settings)
+    if not sales:
+        where = without_password(settings.ledger)
+        output.say(f"there is no sale in {where}; is it the right server and database?", "yellow", aside=True)
+    return facts
+
+
+async def _compare(settings: Settings, *, mend: bool) -> Differences:
+    """Hold the order store against the ledger."""
+    records, store = records_of(settings.ledger, _name()), store_of(settings.orders)
+    try:
+        await store.open()
+        await records.open()
+        return await Reconciler(records, store).run(SystemClock().now_ms(), mend=mend)
+    finally:
+        await records.close()
+        await store.close()
+
+
+def _show_orders(found: Differences, *, check: bool) -> None:
+    repaired = "would be repaired" if check else "repaired"
+    output.say(
+        f"orders: {found.compared:,} compared, {found.in_flight:,} in flight, {found.repaired:,} {repaired}, "
+        f"{found.contradictions:,} contradict the ledger, {found.forgotten:,} that the ledger does not know",
+        "bold",
+    )
+    for words, ids in (
+        (repaired, found.repaired_orders),
+        ("contradicts the ledger", found.contradicting_orders),
+        ("not known to the ledger", found.forgotten_orders),
+    ):
+        for id in ids[:SHOWN_MAX]:
+            output.say(f"  {id} {words}", "yellow" if ids is found.repaired_orders else "red")
+
+
+def _name() -> str:
+    return f"reconcile-{socket.gethostname()}-{os.getpid()}"
+
+
 def _ledger(settings: Settings, durability: str) -> RedisLedger:
-    name = f"reconcile-{socket.gethostname()}-{os.getpid()}"
-    return cast("RedisLedger", ledger_of(settings.ledger, durability=durability, node=name))
+    return cast("RedisLedger", ledger_of(settings.ledger, durability=durability, node=_name()))
 
 
 async def _mend(settings: Settings) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from typing import Annotated
 
 import typer
@@ -13,11 +14,15 @@ from ticketrush import logs
 from ticketrush._version import __version__
 from ticketrush.cli import output
 from ticketrush.cli.flags import Config, flag, setting, settings_of
+from ticketrush.clock import SystemClock
 from ticketrush.errors import SettingsError
+from ticketrush.orders.protocol import OrderStore
+from ticketrush.orders.reconciler import Reconciler
+from ticketrush.orders.service import COMPARE_EVERY_S
 from ticketrush.orders.service import work as run
 from ticketrush.orders.worker import OrderWorker
 from ticketrush.settings import Settings, without_password
-from ticketrush.wiring import make_tables, source_of, store_of
+from ticketrush.wiring import make_tables, records_of, source_of, store_of
 
 EPILOG = """Examples: `ticketrush work --ledger sqlite:///tickets.db --orders sqlite:///orders.db` beside `ticketrush
 serve`. · `ticketrush work --ledger redis://valkey:6379/0 --orders postgresql://shop@db/shop` reads the ledger's
@@ -45,6 +50,16 @@ def work(
         int | None,
         flag("WORK_METRICS_PORT", "Serve /metrics at this port of 127.0.0.1; 0 takes a free one.", "--metrics-port"),
     ] = None,
+    compare_every: Annotated[
+        float,
+        flag(
+            "WORK_COMPARE_EVERY",
+            "How often to hold the store against the ledger and put right what it lacks, which reads all of both; "
+            "0 never does.",
+            "--compare-every",
+            metavar="SECONDS",
+        ),
+    ] = COMPARE_EVERY_S,
     config: Config = None,
     as_json: Annotated[
         bool, flag("WORK_JSON", "Announce as a line of JSON that it works, and at the end what it did.", "--json")
@@ -64,7 +79,7 @@ def work(
             "--orders postgresql://user@host/database"
         )
     logs.configure(settings.log_level, settings.log_format)
-    worker = uvloop.run(_run(settings, name, metrics_port, as_json=as_json))
+    worker = uvloop.run(_run(settings, name, metrics_port, compare_every, as_json=as_json))
     if worker is None:
         return
     if as_json:
@@ -73,16 +88,30 @@ def work(
         output.say(f"stopped: {worker.stored:,} notices written, {worker.dead:,} dead letters", aside=True)
 
 
-async def _run(settings: Settings, name: str, metrics_port: int | None, *, as_json: bool) -> OrderWorker | None:
+async def _run(
+    settings: Settings, name: str, metrics_port: int | None, compare_every: float, *, as_json: bool
+) -> OrderWorker | None:
     if settings.orders.startswith("sqlite:"):  # a file of our own; a database for many is its operator's to change
         await make_tables(settings.orders)
     store = store_of(settings.orders)
+    knows_ledger = not settings.kafka or settings.origin("ledger") != "default"
     return await run(
         lambda: source_of(settings, store, name=name),
         store,
         started=lambda url: _announce(settings, url, as_json=as_json),
         metrics_port=metrics_port,
+        compare=(lambda: _compare(settings, store)) if compare_every and knows_ledger else None,
+        compare_every_s=compare_every,
     )
+
+
+async def _compare(settings: Settings, store: OrderStore) -> None:
+    records = records_of(settings.ledger, f"work-{socket.gethostname()}-{os.getpid()}")
+    try:
+        await records.open()
+        await Reconciler(records, store).run(SystemClock().now_ms())
+    finally:
+        await records.close()
 
 
 def _announce(settings: Settings, url: str, *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ticketrush import audit, logs
@@ -274,6 +274,10 @@ class RedisLedger:
     async def reservation(self, id: str) -> m.Reservation | None:
         """See `Ledger.reservation`."""
         return await self._reads.reservation(id)
+
+    def reservations(self) -> AsyncIterator[list[m.Reservation]]:
+        """All committed reservations, see `Reads.pages`."""
+        return self._reads.pages()
 
     async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
         """See `Ledger.reservation_for`."""

@@ -175,7 +175,8 @@ class Reads:
         states: dict[str, State] = {}
         for sale in self._all():
             for book in sale.books:
-                states |= await self._records(sale, book)
+                async for page in self._records(sale, book):
+                    states |= {row.id: row.state for row in page}
         barrier = await self._barrier()
         levels: dict[str, dict[str, audit.Units]] = {}
         seq = 0
@@ -192,15 +193,21 @@ class Reads:
         reply = await self._node.look(sale, number)
         return position_of(reply[8][-1])
 
-    async def _records(self, sale: RedisSale, book: Book) -> dict[str, State]:
-        states: dict[str, State] = {}
+    async def pages(self) -> AsyncIterator[list[m.Reservation]]:
+        """All committed reservations, some at a time; those made or changed meanwhile may be missing, old or twice."""
+        await self._node.discover()
+        for sale in self._all():
+            for book in sale.books:
+                async for page in self._records(sale, book):
+                    yield page
+
+    async def _records(self, sale: RedisSale, book: Book) -> AsyncIterator[list[m.Reservation]]:
         cursor = 0
         while True:
             cursor, rows = await self._node.command("hscan", book.records, cursor, None, RECORDS_AT_ONCE)
-            for id, packed in rows.items():
-                states[id.decode()] = reservation_of("", sale.id, packed).state
+            yield [reservation_of(id.decode(), sale.id, packed) for id, packed in rows.items()]
             if not cursor:
-                return states
+                return
 
     async def _since(self, stream: str, after: Position, to: Position) -> AsyncIterator[AnyEvent]:
         while entries := await self._range(stream, after, to, ENTRIES_AT_ONCE):

@@ -39,6 +39,10 @@ class JournalRecords:
         self._rows: dict[str, m.Reservation] = {}
         self._seq = 0
 
+    async def open(self) -> None:
+        """See `Records.open`."""
+        await self._catch_up()
+
     async def close(self) -> None:
         """Let the journal go. May be called twice."""
         if self._tail is not None:

@@ -45,6 +45,12 @@ class Records(Protocol):
     prices: Prices
     """Of all sales that pages have been about."""
 
+    async def open(self) -> None:
+        """Connect. Raises LedgerUnavailable."""
+
+    async def close(self) -> None:
+        """Let the ledger go. May be called twice."""
+
     def pages(self) -> AsyncIterator[Sequence[m.Reservation]]:
         """All committed reservations, a page at a time; those made or changed meanwhile may be missing or old."""
 

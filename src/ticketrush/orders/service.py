@@ -11,9 +11,13 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from ticketrush import logs
+from ticketrush.errors import TicketrushError
 from ticketrush.orders.errors import SourceUnavailable, StoreUnavailable
 from ticketrush.orders.protocol import OrderStore, Source
 from ticketrush.orders.worker import RETRY_S_MAX, OrderWorker
+
+COMPARE_EVERY_S: Final = 600.0
+"""How often the store is held against the ledger, which reads all of both."""
 
 LOCALHOST: Final = "127.0.0.1"
 
@@ -63,11 +67,13 @@ async def work(
     *,
     started: Callable[[str], None],
     metrics_port: int | None = None,
+    compare: Callable[[], Awaitable[object]] | None = None,
+    compare_every_s: float = COMPARE_EVERY_S,
 ) -> OrderWorker | None:
     """Run a worker until SIGTERM or SIGINT; the worker as it ended, or None if it never began.
 
     `started` gets the URL of the metrics ("" without a `metrics_port`; 0 takes a free port), once the
-    source and the store are open.
+    source and the store are open. `compare` is called every now and then, and says in the log what it found.
 
     Raises:
         StoreOutdated: the store's tables are missing or of another version.
@@ -80,11 +86,15 @@ async def work(
         async with opened(source, store, stopping) as made:
             worker = OrderWorker(made, store)
             started(_serve_metrics(worker, metrics_port) if metrics_port is not None else "")
-            watching = loop.create_task(_stop_with(worker, stopping))
+            beside = [loop.create_task(_stop_with(worker, stopping))]
+            if compare is not None:
+                beside.append(loop.create_task(_compare_now_and_then(compare, compare_every_s)))
             try:
                 await worker.run()
             finally:
-                watching.cancel()
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
             return worker
     except asyncio.CancelledError:
         return None
@@ -93,6 +103,17 @@ async def work(
 async def _stop_with(worker: OrderWorker, stopping: asyncio.Event) -> None:
     await stopping.wait()
     worker.stop()
+
+
+async def _compare_now_and_then(compare: Callable[[], Awaitable[object]], every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await compare()
+        except TicketrushError as error:  # the next time will do
+            log.warning("not_compared", error=str(error))
+        except Exception:  # orders are made all the same
+            log.exception("defect")
 
 
 def _serve_metrics(worker: OrderWorker, port: int) -> str:

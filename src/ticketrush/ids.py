@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
+DRAWN: Final = 32
+"""Hex digits of an id."""
+
 _AT_ONCE: Final = 256
 
 
@@ -20,5 +23,5 @@ class Ids:
         """A new id: 32 hex digits."""
         if not self._drawn:
             drawn = os.urandom(16 * _AT_ONCE).hex()
-            self._drawn = [drawn[i : i + 32] for i in range(0, len(drawn), 32)]
+            self._drawn = [drawn[i : i + DRAWN] for i in range(0, len(drawn), DRAWN)]
         return self._drawn.pop()

@@ -33,9 +33,11 @@ class Ledger(Protocol):
         """Decide a batch in arrival order; when this returns, all its effects are durable.
 
         Each command is atomic and sees the effects of those before it. Callers overlap at most `overlap` calls.
+        Where a ledger commits in parts and one of them fails, its commands are refused as UNKNOWN (it may have
+        happened) or UNAVAILABLE (it did not), and the others have their outcomes.
 
         Raises:
-            LedgerUnavailable: the commit failed; each command of the batch may or may not have
+            LedgerUnavailable: the whole commit failed; each command of the batch may or may not have
                 happened, and repeating it with the same key is safe.
         """
 

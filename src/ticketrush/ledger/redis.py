@@ -23,11 +23,12 @@ from ticketrush.errors import LedgerRefused, LedgerUnavailable
 from ticketrush.events import AnyEvent
 from ticketrush.ids import Ids
 from ticketrush.ledger.local_stock import IDLE_S
-from ticketrush.ledger.redis_decide import Booked, Decider, unless_done
+from ticketrush.ledger.redis_decide import RETRY_MS, Booked, Decider, failed
+from ticketrush.ledger.redis_expire import Expirer
 from ticketrush.ledger.redis_link import Link
-from ticketrush.ledger.redis_node import AHEAD, RedisNode, all_of
+from ticketrush.ledger.redis_node import AHEAD, RedisNode
 from ticketrush.ledger.redis_operate import Operator
-from ticketrush.ledger.redis_reads import Reads
+from ticketrush.ledger.redis_reads import Reads, Where
 from ticketrush.ledger.redis_reaper import Reaper
 from ticketrush.ledger.redis_reconcile import Report, reconcile
 from ticketrush.ledger.redis_recovery import Recovery
@@ -35,6 +36,7 @@ from ticketrush.ledger.redis_watch import STOP_S, Watch
 from ticketrush.model import Reason, Refused
 
 _BOOKED: Final = (m.Reserve, m.Confirm, m.Cancel, m.Refund)
+_NOT_TRIED: Final = LedgerRefused("what was before it in the batch failed")
 _UNKNOWN_SALE: Final = Refused(Reason.UNKNOWN_SALE)
 _UNKNOWN_RESERVATION: Final = Refused(Reason.UNKNOWN_RESERVATION)
 
@@ -77,9 +79,10 @@ class RedisLedger:
             m.OpenSale: self._operator.schedule,
             m.CloseSale: self._operator.schedule,
             m.AddStock: self._operator.add,
-            m.Expire: self._expire,
+            m.Expire: Expirer(self._node).expire,
         }
         self._started = False
+        self._reported_ms = 0
         self._idle: asyncio.TimerHandle | None = None
         self._giving: asyncio.Task[None] | None = None
 
@@ -143,59 +146,94 @@ class RedisLedger:
             raise LedgerRefused("the ledger is being made whole after a failover")
         self._node.now_ms = max(now_ms, self._node.seen_ms)
         outcomes: list[m.Outcome] = []
-        begin = 0
-        while begin < len(commands):
-            end = begin
-            while end < len(commands) and isinstance(commands[end], _BOOKED):
-                end += 1
+        while len(outcomes) < len(commands):
+            some = _alike(commands, len(outcomes))
             try:
-                if end > begin:
-                    outcomes += await self._decide(commands[begin:end])  # type: ignore[arg-type]
+                outcomes += await self._do(some)
+            except LedgerUnavailable as error:
+                if isinstance(some[0], m.Expire) and len(commands) > 1:  # nobody's loss: it is tried again
+                    outcomes.append(m.ExpiredSome(0, more=True))
+                elif not outcomes:
+                    raise
                 else:
-                    outcomes.append(await self._operations[type(commands[begin])](commands[begin]))
-                    end = begin + 1
-            except LedgerRefused as error:
-                raise unless_done(outcomes, error) from error
-            begin = end
+                    outcomes += [failed(error, self._node.now_ms)] * len(some)
+                    outcomes += [failed(_NOT_TRIED, self._node.now_ms)] * (len(commands) - len(outcomes))
         self._return_idle()
         return outcomes
 
+    async def _do(self, commands: Sequence[m.Command]) -> list[m.Outcome]:
+        operation = self._operations.get(type(commands[0]))
+        if operation is not None:
+            return [await operation(commands[0])]
+        return await self._decide(commands)  # type: ignore[arg-type]
+
     async def _decide(self, commands: Sequence[Booked]) -> list[m.Outcome]:
-        """Decide purchases and changes, the books side by side, each in the order of the commands."""
+        """Decide purchases and changes, the books side by side, each in the order of the commands.
+
+        Raises:
+            LedgerUnavailable: nothing was decided. Where only a part fails, those in it are told so.
+        """
         outcomes: list[m.Outcome] = [_UNKNOWN_RESERVATION] * len(commands)
-        routes: dict[str, tuple[str, int]] = {}
-        groups: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-        for index, command in enumerate(commands):
-            if isinstance(command, m.Reserve):
-                sale = await self._node.sale(command.sale)
-                if sale is None:
-                    outcomes[index] = _UNKNOWN_SALE
-                    continue
-                where = (sale.id, sale.book_of(command.buyer))
-                routes[command.id] = where
-            else:
-                found = routes.get(command.id) or await self._reads.find(command.id)
-                if found is None:
-                    continue
-                where = found
-            groups[where].append(index)
-        results = await all_of(
-            *(
-                self._decider.decide(self._node.sales[sale], book, [commands[index] for index in indexes])
-                for (sale, book), indexes in groups.items()
-            )
+        groups, errors = await self._sort(commands, outcomes)
+        calls = (
+            self._decider.decide(self._node.sales[sale], book, [commands[index] for index in indexes])
+            for (sale, book), indexes in groups.items()
         )
-        for indexes, decided in zip(groups.values(), results, strict=True):
-            for index, outcome in zip(indexes, decided, strict=True):
-                outcomes[index] = outcome
+        for indexes, decided in zip(groups.values(), await asyncio.gather(*calls, return_exceptions=True), strict=True):
+            if isinstance(decided, LedgerUnavailable):
+                errors.update(dict.fromkeys(indexes, decided))
+            elif isinstance(decided, BaseException):
+                raise decided
+            else:
+                for index, outcome in zip(indexes, decided, strict=True):
+                    outcomes[index] = outcome
+        if len(errors) == len(commands):
+            raise next((each for each in errors.values() if not isinstance(each, LedgerRefused)), errors[0])
+        for index, error in errors.items():
+            outcomes[index] = failed(error, self._node.now_ms)
+        if errors and self._node.now_ms >= self._reported_ms + RETRY_MS:
+            self._reported_ms = self._node.now_ms
+            log.warning("batch_failed_in_part", commands=len(errors), of=len(commands), error=str(errors.popitem()[1]))
         return outcomes
+
+    async def _sort(
+        self, commands: Sequence[Booked], outcomes: list[m.Outcome]
+    ) -> tuple[dict[Where, list[int]], dict[int, LedgerUnavailable]]:
+        """The places of the commands in the batch by the book that decides them, and of those that cannot be sorted.
+
+        A command about something that is nowhere has its outcome already.
+        """
+        groups: defaultdict[Where, list[int]] = defaultdict(list)
+        errors: dict[int, LedgerUnavailable] = {}
+        routes: dict[str, Where] = {}
+        away: LedgerUnavailable | None = None
+        for index, command in enumerate(commands):
+            try:
+                if isinstance(command, m.Reserve):
+                    sale = await self._node.sale(command.sale)
+                    if sale is None:
+                        outcomes[index] = _UNKNOWN_SALE
+                        continue
+                    where = routes[command.id] = (sale.id, sale.book_of(command.buyer))
+                else:
+                    found = routes.get(command.id) or self._reads.route(command.id)
+                    if found is None and away is not None:  # nobody waits for a second time-out
+                        raise away
+                    found = found or await self._reads.find(command.id)
+                    if found is None:
+                        continue
+                    where = found
+            except LedgerUnavailable as error:
+                away = LedgerRefused(f"not looked for: {error}")
+                errors[index] = away
+            else:
+                groups[where].append(index)
+        return groups, errors
 
     def _return_idle(self) -> None:
         """Units that are left over go back, unless they are used within a moment."""
         loop = asyncio.get_running_loop()
-        if self._idle is None and any(
-            shelf.local.units for sale in self._node.sales.values() for shelf in sale.shelves.values()
-        ):
+        if self._idle is None and self._node.lent:
             self._idle = loop.call_later(IDLE_S, self._on_idle)
 
     def _on_idle(self) -> None:
@@ -208,31 +246,6 @@ class RedisLedger:
             await self._node.idle(time.monotonic() - IDLE_S)
         if self._started:
             self._return_idle()
-
-    # --- operating --------------------------------------------------------------------------
-
-    async def _expire(self, command: m.Expire) -> m.Outcome:
-        """The oldest due hold of all books first, as one ledger would."""
-        count = 0
-        while True:
-            due = sorted(
-                (book.next_due_ms, sale.id, number)
-                for sale in self._node.sales.values()
-                for number, book in enumerate(sale.books)
-                if book.next_due_ms is not None and book.next_due_ms <= self._node.now_ms
-            )
-            if not due or count == command.most:
-                return m.ExpiredSome(count, more=bool(due))
-            _, id, number = due[0]
-            until_ms = self._node.now_ms
-            if len(due) > 1:  # up to where the next book's turn comes
-                until_ms = min(until_ms, due[1][0] if (id, number) < due[1][1:] else due[1][0] - 1)
-                until_ms = max(until_ms, due[0][0])
-            sale = self._node.sales[id]
-            reply = await self._node.book(sale, number, "expire", most=command.most - count, due_by=until_ms)
-            if not reply[8]:  # what is known of the book is out of date; the next look tells
-                return m.ExpiredSome(count, more=True)
-            count += reply[8]
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -260,11 +273,11 @@ class RedisLedger:
     def remembers(self, sale: str, key: str) -> bool:
         """See `Ledger.remembers`."""
         known = self._node.sales.get(sale)
-        return known is not None and key in known.keys
+        return known is not None and known.remembers(key)
 
     def next_expiry_at_ms(self) -> int | None:
         """See `Ledger.next_expiry_at_ms`. One node is the first to expire; others do it if that one does not."""
-        at_ms = min((at_ms for sale in self._node.sales.values() if (at_ms := sale.next_due_ms())), default=None)
+        at_ms = self._node.due.first_ms()
         return at_ms if at_ms is None or self._watch.is_reaper else at_ms + BACKUP_MS
 
     def last_event_at_ms(self) -> int:
@@ -295,3 +308,11 @@ class RedisLedger:
         """See `Ledger.state`."""
         await self._node.idle(time.monotonic())
         return await self._reads.state()
+
+
+def _alike(commands: Sequence[m.Command], begin: int) -> Sequence[m.Command]:
+    """The commands from `begin` on that are decided together: purchases and changes, or one of anything else."""
+    end = begin
+    while end < len(commands) and isinstance(commands[end], _BOOKED):
+        end += 1
+    return commands[begin : max(end, begin + 1)]

@@ -33,6 +33,9 @@ REMEMBERED_MAX: Final = 200_000
 REMEMBERED_S: Final = 60.0
 """How much of what it acknowledged a node can write again when the server has forgotten it."""
 
+RETRY_MS: Final = 1_000
+"""After how long it is worth asking again when a part of the ledger did not answer."""
+
 Booked = m.Reserve | m.Confirm | m.Cancel | m.Refund
 
 _REFUSALS: Final = {
@@ -49,9 +52,10 @@ Row = tuple[str, str, int, str, int, int, State, int, str]
 _row_of: Final = msgspec.msgpack.Decoder(Row).decode
 
 
-def unless_done(outcomes: list[m.Outcome], error: LedgerRefused) -> LedgerUnavailable:
-    """`error`, which says that nothing was done; unless some of the batch had been decided before it."""
-    return LedgerUnavailable(f"done in part: {error}") if outcomes else error
+def failed(error: LedgerUnavailable, now_ms: int) -> Refused:
+    """What those are told whose part of a batch failed: it may have happened, or it did not."""
+    reason = Reason.UNAVAILABLE if isinstance(error, LedgerRefused) else Reason.UNKNOWN
+    return Refused(reason, now_ms + RETRY_MS)
 
 
 class Memory:
@@ -81,8 +85,25 @@ class Decider:
         self._last_s = 0.0
 
     async def decide(self, sale: RedisSale, number: int, commands: Sequence[Booked]) -> list[m.Outcome]:
-        """The outcomes of commands of one book, in their order."""
+        """The outcomes of commands of one book, in their order.
+
+        Raises:
+            LedgerUnavailable: it failed before anything was decided. Behind what was decided, those in doubt
+                are told UNKNOWN, and those that nothing was done for UNAVAILABLE.
+        """
         outcomes: list[m.Outcome] = []
+        try:
+            await self._decide(sale, number, commands, outcomes)
+        except LedgerUnavailable as error:
+            if not outcomes:
+                raise
+            outcomes += [failed(error, self._node.now_ms)] * (len(commands) - len(outcomes))
+        return outcomes
+
+    async def _decide(
+        self, sale: RedisSale, number: int, commands: Sequence[Booked], outcomes: list[m.Outcome]
+    ) -> None:
+        """Put the outcomes into `outcomes`, up to where an error is raised."""
         final: dict[str, tuple[int, int]] = {}
         patience, stalled = 8, 0
         now_s = time.monotonic()
@@ -91,26 +112,23 @@ class Decider:
             rest = commands[len(outcomes) : len(outcomes) + OPS_MAX]
             try:
                 decided, refused = await self._attempt(sale, number, rest, final, is_busy, stalled)
-            except Moved as moved:
+            except Moved:
                 patience -= 1
                 if not patience:
-                    raise unless_done(outcomes, moved) from moved
+                    raise
                 await self._node.look(sale, 0)
                 continue
-            except LedgerRefused as error:
-                raise unless_done(outcomes, error) from error
             outcomes += decided
             stalled = 0 if decided else stalled + 1
             if refused:  # fenced, or another epoch: again, under a new lease
                 patience -= 1
                 if not patience:
-                    raise unless_done(outcomes, LedgerRefused(f"the leases of sale {sale.id!r} are refused"))
+                    raise LedgerRefused(f"the leases of sale {sale.id!r} are refused")
                 await self._node.look(sale, 0)
             elif len(decided) < len(rest):
                 short = rest[len(decided)]
                 assert isinstance(short, m.Reserve), "only a purchase can be short of units"
                 final.pop(short.item, None)
-        return outcomes
 
     async def _attempt(
         self,
@@ -187,10 +205,13 @@ class Decider:
         away = sale.free(item) - sale.shelves[item].local.units + sale.elsewhere(item)
         return away + others, sale.books[number].released[item]
 
-    @staticmethod
-    def _put_back(sale: RedisSale, budgets: dict[str, tuple[str, int]], spent: dict[str, int]) -> None:
+    def _put_back(self, sale: RedisSale, budgets: dict[str, tuple[str, int]], spent: dict[str, int]) -> None:
         for item, (lease, units) in budgets.items():
-            sale.shelves[item].local.put(lease, units - spent.get(item, 0))
+            left = units - spent.get(item, 0)
+            if left:
+                shelf = sale.shelves[item]
+                shelf.local.put(lease, left)
+                self._node.lent[shelf.key] = (sale, shelf)
 
     def _words(self, sale: RedisSale, number: int, commands: Sequence[Booked], reply: list[Any]) -> list[m.Outcome]:
         at_ms: int = reply[1]

@@ -19,17 +19,15 @@ import msgspec
 from ticketrush import logs
 from ticketrush import model as m
 from ticketrush.errors import LedgerRefused, LedgerUnavailable
+from ticketrush.ledger.redis_due import Due
 from ticketrush.ledger.redis_link import Link
-from ticketrush.ledger.redis_sale import CHANGED, LEASES, SALES, Book, RedisSale, Shelf, meta_of
+from ticketrush.ledger.redis_sale import CHANGED, LEASES, SALES, RedisSale, Shelf, meta_of
 
 LEASE_MS: Final = 3_000
 """How long a lease lives without a heartbeat."""
 
 AHEAD: Final = 4
 """How many batches a busy node leases in advance, as long as there is plenty."""
-
-AHEAD_MAX: Final = 64
-"""Answers that may be ahead of the one that is waited for; with more, others buy here too."""
 
 ADDITIONS_MAX: Final = 1_000
 
@@ -68,8 +66,11 @@ class RedisNode:
         """Units that this node has added, so that it can add them again where they were forgotten."""
         self.moved_on: set[str] = set()
         """Sales that have a new epoch, for the log."""
+        self.due = Due()
+        self.lent: dict[str, tuple[RedisSale, Shelf]] = {}
+        """Stocks (by their keys) that have units here; some of those that are named may have none any more."""
         self._leased: set[tuple[str, str]] = set()
-        self._looked_s = 0.0
+        self._looked_s = self._discovered_s = 0.0
 
     # --- calls ------------------------------------------------------------------------------
 
@@ -102,22 +103,27 @@ class RedisNode:
         if reply[0] == "missing":
             raise LedgerUnavailable(f"{self.link.shown} has forgotten sale {sale.id!r}")
         if len(reply) > 3:
-            self._learn(sale, book, reply)
+            self._learn(sale, number, reply)
         return reply
 
-    def _learn(self, sale: RedisSale, book: Book, reply: list[Any]) -> None:
-        _, at_ms, clock, before, seq, version, due, levels, _ = reply
+    def _learn(self, sale: RedisSale, number: int, reply: list[Any]) -> None:
+        book = sale.books[number]
+        _, at_ms, clock, before, seq, version, due, levels, _, epoch = reply
         self.heard(at_ms, clock)
-        book.ahead[before] = seq
-        while book.known_seq in book.ahead:  # answers may overtake each other
-            book.known_seq = book.ahead.pop(book.known_seq)
-        if len(book.ahead) > AHEAD_MAX:
-            book.ahead.clear()
-        if seq < book.seq:
+        if epoch > book.epoch:
+            book.enter(epoch)
+            sale.following = False
+        if epoch == book.epoch:
+            book.follow(before, seq)
+        if (epoch, seq) < (book.epoch, book.seq):
             return  # an older answer that was overtaken
         if seq != book.seq or version != book.version or (due or None) != book.next_due_ms:
             self.changed.add(sale.id)
-        book.seq, book.version, book.next_due_ms = seq, version, due or None
+        book.seq, book.version = seq, version
+        if (due or None) != book.next_due_ms:
+            book.next_due_ms = due or None
+            if self.sales.get(sale.id) is sale:
+                self.due.put(sale, number)
         for item, (held, sold, released, _) in levels.items() if levels else ():
             book.levels[item] = (held, sold)
             book.released[item] = released
@@ -166,6 +172,8 @@ class RedisNode:
             self.changed.add(sale.id)
             if status == "ok":
                 local.heard(lease, granted, back)
+                if local.units:
+                    self.lent[shelf.key] = (sale, shelf)
                 return
             if lease == local.lease:
                 self.drop(sale, shelf, reclaim=False)
@@ -191,6 +199,8 @@ class RedisNode:
 
     async def discover(self) -> None:
         """Learn of sales that other nodes have created."""
+        if await self.command("hlen", SALES) == len(self.sales):
+            return  # all of them, as a rule; they are many
         numbers: dict[bytes, bytes] = await self.command("hgetall", SALES)
         unknown = [sale.decode() for sale in numbers if sale.decode() not in self.sales]
         failed: LedgerUnavailable | None = None
@@ -211,6 +221,12 @@ class RedisNode:
         if sale is not None:
             sale.used_s = time.monotonic()
         return sale
+
+    async def discover_soon(self) -> None:
+        """Learn of new sales because somebody asks for what is not known here; not more often than is bearable."""
+        if time.monotonic() > self._discovered_s + DISCOVER_S:
+            self._discovered_s = time.monotonic()
+            await self.discover()
 
     async def known(self, id: str) -> RedisSale | None:
         """A sale; None if the server has none of this name either."""
@@ -237,6 +253,8 @@ class RedisNode:
         self.sales[sale.id] = sale
         self.routes.update({route: (sale.id, number) for number, route in enumerate(sale.routes)})
         self.changed.add(sale.id)
+        for number in range(len(sale.books)):
+            self.due.put(sale, number)
 
     async def stocks(self, sale: RedisSale) -> None:
         """Hear of every stock of a sale; renews its leases."""
@@ -246,12 +264,13 @@ class RedisNode:
     async def look(self, sale: RedisSale, number: int, barrier: tuple[int, int] | None = None) -> list[Any]:
         """Hear of a book, and of the sale from its first one. The reply is that of the script."""
         reply = await self.book(sale, number, "look", items=list(sale.shelves), barrier=barrier, now=0, clock=0)
-        if reply[0] == "ok" and number == 0:
+        if reply[0] == "ok" and number == 0 and (reply[9], reply[4]) >= (sale.books[0].epoch, sale.books[0].seq):
             epoch, opens, closes, whole, *capacities, _ = reply[8]
             sale.is_whole = whole == "1"
             if int(epoch) != sale.epoch:
                 self.moved(sale, int(epoch))
             before = sale.sale
+            sale.rest(max(self.now_ms, self.seen_ms))
             sale.schedule(*(int(each) if each else None for each in (opens, closes)))
             if sale.sale is not before:
                 self.changed.add(sale.id)
@@ -285,11 +304,12 @@ class RedisNode:
 
     async def idle(self, at_s: float) -> None:
         """Give back units that nobody has used since `at_s`."""
-        for sale in list(self.sales.values()):
-            for shelf in sale.shelves.values():
-                if shelf.local.units and shelf.local.used_s <= at_s:
-                    shelf.local.give_back()
-                    await self.stock(sale, shelf)
+        for key, (sale, shelf) in list(self.lent.items()):
+            if not shelf.local.units:
+                del self.lent[key]  # those that a call has taken are named again when it puts them back
+            elif shelf.local.used_s <= at_s:
+                shelf.local.give_back()
+                await self.stock(sale, shelf)
 
 
 def using(shelves: Iterable[Shelf]) -> None:

@@ -75,11 +75,14 @@ class Operator:
             return Refused(Reason.LIMIT_EXCEEDED)
         made = RedisSale(wanted, number, self._node.shards, self._node.name)
         asks = definition(made, epoch=1, whole=1)
+        status = ""
         for book in (*range(1, len(made.books)), 0):  # the first book last: with it the sale is there, and whole
-            reply = await self._node.book(made, book, "sale", blob_of(wanted), silent=book > 0, **asks)
-            if reply[0] == "exists":  # somebody is making, or has made, another sale of this name
+            status, *_ = await self._node.book(made, book, "sale", blob_of(wanted), silent=book > 0, **asks)
+            if status == "exists":  # somebody is making, or has made, another sale of this name
                 await self._node.known(wanted.id)
                 return Refused(Reason.SALE_EXISTS)
+        if status == "ok" and wanted.id not in self._node.sales:
+            self._node.add(made)  # and not read anew: this node knows all of its events
         return None
 
     async def _number(self, id: str) -> int | None:

@@ -7,6 +7,7 @@ its later events come behind what is read (a barrier): so the numbers of events 
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, NamedTuple
@@ -16,17 +17,19 @@ import msgspec
 from ticketrush import audit
 from ticketrush import events as ev
 from ticketrush import model as m
-from ticketrush.errors import LedgerUnavailable
 from ticketrush.events import AnyEvent
+from ticketrush.ids import DRAWN
 from ticketrush.ledger.redis_decide import reservation_of
-from ticketrush.ledger.redis_node import RedisNode
+from ticketrush.ledger.redis_node import RedisNode, all_of
 from ticketrush.ledger.redis_sale import ROUTE, Book, RedisSale
 from ticketrush.model import State
 
 ENTRIES_AT_ONCE: Final = 500
 RECORDS_AT_ONCE: Final = 1_000
 CURSORS_MAX: Final = 256
-_BARRIERS_MAX: Final = 100
+
+BOOKS_AT_ONCE: Final = 16
+"""Books that are looked at side by side."""
 
 _events_of: Final = msgspec.msgpack.Decoder(list[AnyEvent]).decode
 
@@ -37,6 +40,9 @@ _STATES: Final[dict[type, State]] = {
     ev.Expired: State.EXPIRED,
     ev.Refunded: State.REFUNDED,
 }
+
+Where = tuple[str, int]
+"""The sale and book that a reservation is in."""
 
 Position = tuple[int, int]
 """The id of a stream's entry: time and clock."""
@@ -57,21 +63,35 @@ class Reads:
         self._node = node
         self._cursors: dict[int, dict[str, Position]] = {0: {}}
         """Number of events -> where in each stream reading goes on behind them."""
+        self._searching = asyncio.Lock()
 
     # --- reservations -----------------------------------------------------------------------
 
-    async def find(self, id: str) -> tuple[str, int] | None:
-        """The sale and book that a reservation is in, if it is anywhere; None for an id that cannot be.
+    def route(self, id: str) -> Where | None:
+        """The sale and book that an id of this ledger names; None for any other, and for places not known here."""
+        drawn, dash, route = id.rpartition(ROUTE)
+        return self._node.routes.get(ROUTE + route) if dash and len(drawn) == DRAWN else None
 
-        Ids that this ledger has made say where to look; others are looked for in every book.
+    async def find(self, id: str) -> Where | None:
+        """The sale and book that a reservation is in; None if it is nowhere.
+
+        An id that this ledger has made says where to look, though perhaps in a sale that this node has not heard
+        of yet. Any other id is looked for in every book.
         """
-        _, dash, route = id.rpartition(ROUTE)
-        if dash:
-            return self._node.routes.get(ROUTE + route)
-        for sale in list(self._node.sales.values()):
-            for number, book in enumerate(sale.books):
-                if await self._node.command("hexists", book.records, id):
-                    return sale.id, number
+        found = self.route(id)
+        if found is None and ROUTE in id:
+            await self._node.discover_soon()
+            found = self.route(id)
+        return found or await self._search(id)
+
+    async def _search(self, id: str) -> Where | None:
+        """Look into every book; for one id at a time, since it may be many."""
+        async with self._searching:
+            for books in _some(self._books()):
+                rows = (self._node.command("hexists", sale.books[number].records, id) for sale, number in books)
+                for (sale, number), is_there in zip(books, await all_of(*rows), strict=True):
+                    if is_there:
+                        return sale.id, number
         return None
 
     async def reservation(self, id: str) -> m.Reservation | None:
@@ -103,20 +123,15 @@ class Reads:
         number = max(known for known in self._cursors if known <= after)
         position = dict(self._cursors[number])
         page: list[tuple[int, AnyEvent]] = []
-        while len(page) < limit:
-            entries = await self._entries(position, barrier)
-            if not entries:
-                break
+        while len(page) < limit and (entries := await self._entries(position, barrier)):
             for entry in entries:
-                for event in entry.events:
-                    number += 1
-                    if after < number <= after + limit:
-                        page.append((number, event))
-                position[entry.stream] = entry.at
-                if number <= after + limit:
+                page += [(n, event) for n, event in enumerate(entry.events, number + 1) if after < n <= after + limit]
+                if number + len(entry.events) > after + limit:
                     self._mark(number, position)
-                if len(page) >= limit:
-                    break
+                    return page
+                number += len(entry.events)
+                position[entry.stream] = entry.at
+        self._mark(number, position)
         return page
 
     def _mark(self, number: int, position: dict[str, Position]) -> None:
@@ -145,20 +160,22 @@ class Reads:
         return [Entry(position_of(id), stream, _events_of(fields[b"events"])) for id, fields in rows]
 
     async def _barrier(self) -> Position:
-        """A position that every later event of every book comes behind."""
-        await self._node.discover()
-        for _ in range(_BARRIERS_MAX):
-            at = (self._node.seen_ms, self._node.clock)
-            if all([await self._promises(sale, k, at) for sale in self._all() for k in range(len(sale.books))]):
-                return at
-        raise LedgerUnavailable("the books move faster than they can be read; try again")
+        """A position that every later event of every book comes behind, and none of those committed before this call.
 
-    async def _promises(self, sale: RedisSale, number: int, at: Position) -> bool:
-        reply = await self._node.look(sale, number, at)
-        if reply[0] == "passed":
-            self._node.heard(reply[1], reply[2])
-            return False
-        return True
+        First every book says how far it is, then all promise to go on behind the furthest.
+        """
+        await self._node.discover()
+        await self._look(None)
+        at = (self._node.seen_ms, self._node.clock)
+        await self._look(at)
+        return at
+
+    async def _look(self, barrier: Position | None) -> None:
+        for books in _some(self._books()):
+            await all_of(*(self._node.look(sale, number, barrier) for sale, number in books))
+
+    def _books(self) -> list[tuple[RedisSale, int]]:
+        return [(sale, number) for sale in self._node.sales.values() for number in range(len(sale.books))]
 
     def _all(self) -> list[RedisSale]:
         return list(self._node.sales.values())
@@ -236,6 +253,11 @@ class Reads:
                 int(stock.get("capacity", 0)), int(stock.get("available", 0)) + coming, leased, held, sold
             )
         return levels
+
+
+def _some(books: list[tuple[RedisSale, int]]) -> Iterator[list[tuple[RedisSale, int]]]:
+    for first in range(0, len(books), BOOKS_AT_ONCE):
+        yield books[first : first + BOOKS_AT_ONCE]
 
 
 def streams_of(answer: Any) -> list[tuple[str, list[tuple[str, list[AnyEvent]]]]]:

@@ -36,17 +36,35 @@ ROUTE: Final = "-"
 blob_of: Final = msgspec.msgpack.Encoder().encode
 """A sale as the ledger keeps it."""
 
+KEYS_MS: Final = 3_600_000
+"""How long after the last hold of a sale has ended a node keeps the winners' keys in its memory."""
+
+AHEAD_MAX: Final = 64
+"""Answers that may be ahead of the one that is waited for; with more, others buy here too."""
+
 _BOOK_KEYS: Final = ("meta", "records", "keys", "bought", "due", "events", "leases")
 
 
 class Book:
     """One book: a share of the buyers of a sale."""
 
-    __slots__ = ("ahead", "keys", "known_seq", "levels", "next_due_ms", "read_to", "released", "seq", "version")
+    __slots__ = (
+        "ahead",
+        "epoch",
+        "keys",
+        "known_seq",
+        "levels",
+        "next_due_ms",
+        "read_to",
+        "released",
+        "seq",
+        "version",
+    )
 
     def __init__(self, sale: str, number: int, items: list[str]) -> None:
         self.keys = tuple(f"{PREFIX}{{{sale}:{number}}}:{name}" for name in _BOOK_KEYS)
-        self.seq = self.version = 0
+        self.epoch = self.seq = self.version = 0
+        """As last heard. Events are counted anew in each epoch: a recovery may know fewer of them."""
         self.known_seq = 0
         """Events up to which this node knows the winners' keys."""
         self.ahead: dict[int, int] = {}
@@ -58,6 +76,19 @@ class Book:
         """Item -> units held and sold, as last heard."""
         self.released = dict.fromkeys(items, 0)
 
+    def follow(self, before: int, seq: int) -> None:
+        """Somebody has told of the events between these two numbers. Answers may overtake each other."""
+        self.ahead[before] = max(seq, self.ahead.get(before, 0))
+        while self.known_seq in self.ahead:
+            self.known_seq = self.ahead.pop(self.known_seq)
+        if len(self.ahead) > AHEAD_MAX:
+            self.ahead.clear()
+
+    def enter(self, epoch: int) -> None:
+        """A recovery has begun another epoch, perhaps on a server that has forgotten the newest events."""
+        self.epoch, self.seq, self.known_seq, self.read_to = epoch, 0, 0, "0-0"
+        self.ahead.clear()
+
     @property
     def meta(self) -> str:
         return self.keys[0]
@@ -65,6 +96,10 @@ class Book:
     @property
     def records(self) -> str:
         return self.keys[1]
+
+    @property
+    def due(self) -> str:
+        return self.keys[4]
 
     @property
     def events(self) -> str:
@@ -108,7 +143,8 @@ class RedisSale:
         self.routes = [f"{ROUTE}{number:x}.{k:x}" for k in range(shards)]
         """How the ids of each book's reservations end, so that they are found again."""
         self.keys: set[str] = set()
-        """Idempotency keys that have won, as far as this node knows."""
+        """Idempotency keys that have won, as far as this node knows; of a sale that is long over, none are kept."""
+        self.has_keys = True
         self.following = False
         """The events of other nodes arrive here as they happen."""
         self.used_s = 0.0
@@ -126,6 +162,17 @@ class RedisSale:
         """The sale opens and closes at other times."""
         if (opens_at_ms, closes_at_ms) != (self.sale.opens_at_ms, self.sale.closes_at_ms):
             self.sale = msgspec.structs.replace(self.sale, opens_at_ms=opens_at_ms, closes_at_ms=closes_at_ms)
+
+    def rest(self, now_ms: int) -> None:
+        """Let go of the winners' keys when the sale has been over for a while; from then on the books are asked."""
+        closes_at_ms = self.sale.closes_at_ms
+        if closes_at_ms is not None and now_ms > closes_at_ms + self.sale.hold_window_ms + KEYS_MS:
+            self.has_keys = False
+            self.keys.clear()
+
+    def remembers(self, key: str) -> bool:
+        """Whether `key` has won, or may have and only the books can tell."""
+        return key in self.keys or not self.has_keys
 
     def released(self, item: str) -> dict[int, int]:
         """For each book, the units of `item` that it has released, as last heard."""

@@ -33,7 +33,7 @@ local function save()
 end
 
 -- at: when the newest event of this book happened. before: seq when the script began.
--- levels: item -> [held, sold, released, spent by this call].
+-- levels: item -> [held, sold, released, spent by this call]. epoch: of the book, as it is now.
 local function reply(status, outcomes)
   local falls_due = next_due()
   save()
@@ -42,5 +42,5 @@ local function reply(status, outcomes)
     if of then levels[name] = { of.held, of.sold, of.released, of.spent } end
   end
   local at = #events > 0 and now or tonumber(head[2]) or 0
-  return pack({ status, at, clock, before, seq, version, falls_due, levels, outcomes })
+  return pack({ status, at, clock, before, seq, version, falls_due, levels, outcomes, epoch })
 end

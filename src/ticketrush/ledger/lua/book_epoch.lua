@@ -8,5 +8,6 @@ if ask.epoch < epoch or ask.epoch == epoch and order[tostring(ask.whole)] < orde
   return pack({ 'epoch', epoch, head[9] })
 end
 call('HSET', KEYS[1], 'epoch', ask.epoch, 'whole', ask.whole)
+epoch = ask.epoch
 for _, name in ipairs(ask.items) do item_of(name) end
 return reply('ok', false)

@@ -1,11 +1,10 @@
 -- look.lua: the levels of a book as they are, of the items named; with `barrier` [now, clock], every later event of
--- this book comes behind it.
+-- this book comes behind it (and behind where the book is, if that is further).
 if not epoch then return pack({ 'missing' }) end
 for _, name in ipairs(ask.items) do item_of(name) end
 if ask.barrier then
-  local at, tick = ask.barrier[1], ask.barrier[2]
-  if now > at or clock > tick then return pack({ 'passed', now, clock }) end
-  call('HSET', KEYS[1], 'now', at, 'clock', tick)
+  now, clock = math.max(now, ask.barrier[1]), math.max(clock, ask.barrier[2])
+  call('HSET', KEYS[1], 'now', now, 'clock', clock)
 end
 local more = call('HMGET', KEYS[1], 'epoch', 'opens', 'closes', 'whole')
 for _, name in ipairs(ask.items) do more[#more + 1] = call('HGET', KEYS[1], 'capacity:' .. name) end

@@ -26,6 +26,7 @@ if ask.op == 'create' then
     meta[#meta + 1] = 'capacity:' .. id; meta[#meta + 1] = item[2]
   end
   put('HSET', KEYS[1], meta)
+  epoch = ask.epoch
   return ask.silent and reply('ok', false) or written(one .. '\147' .. pack('sale_created') .. pack(now) .. ARGV[2])
 end
 if not epoch then return pack({ 'missing' }) end

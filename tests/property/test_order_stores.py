@@ -17,10 +17,11 @@ from tests.orders import Contradiction, Naive, claim, ended, held, paid, row_of
 from tests.postgres import fresh_database
 from tests.property.profiles import PROFILE
 from ticketrush.cluster.postgres import Postgres
-from ticketrush.orders import rows
+from ticketrush.orders import sqlite
 from ticketrush.orders.errors import NoticeRefused
 from ticketrush.orders.model import Kind, Notice
 from ticketrush.orders.protocol import OrderStore
+from ticketrush.orders.rows import rows_of
 from ticketrush.wiring import store_of
 
 pytestmark = pytest.mark.timeout(400)  # only a failure takes that long: Hypothesis makes it small on a real server
@@ -141,27 +142,29 @@ def test_a_batch_with_a_contradiction_is_refused_whole_and_no_other_is(shelf: Sh
 # --- canaries: a store that does one thing wrong is found out --------------------------------
 
 
-def _forgets_expired(row: rows.Row) -> rows.Row:
-    return (*row[:12], None, row[13])
+Rows = list[list[str | int | None]]
 
 
-def _takes_any_claim(row: rows.Row) -> rows.Row:
-    return row if row[1] is None else (row[0], *row[1:3], "ann", *row[4:])
+def _forgets_expired(said: Rows) -> Rows:
+    return [[*row[:12], None, row[13]] for row in said]
 
 
-def _moves_times(row: rows.Row) -> rows.Row:
-    return (*row[:9], None if row[9] is None else int(str(row[9])) + 1, *row[10:])
+def _takes_any_claim(said: Rows) -> Rows:
+    return [row if row[1] is None else [*row[:3], "ann", *row[4:]] for row in said]
+
+
+def _moves_times(said: Rows) -> Rows:
+    return [[*row[:9], None if row[9] is None else int(row[9]) + 1, *row[10:]] for row in said]
 
 
 @pytest.mark.parametrize("bug", [_forgets_expired, _takes_any_claim, _moves_times])
-def test_a_planted_bug_is_found(tmp_path: Path, bug: Callable[[rows.Row], rows.Row]) -> None:
+def test_a_planted_bug_is_found(tmp_path: Path, bug: Callable[[Rows], Rows]) -> None:
     told: Batches = [[held("a", claim("bob"))], [ended("a", Kind.EXPIRED)], [held("a", claim("ann"))]]
-    right = rows._row
     shelf = Shelf([f"sqlite:///{tmp_path}/orders.db"])
     try:
         shelf.check(told)
         with (
-            patch.object(rows, "_row", lambda said: bug(right(said))),
+            patch.object(sqlite, "rows_of", lambda notices: bug(rows_of(notices))),
             pytest.raises((AssertionError, pytest.fail.Exception)),
         ):
             shelf.check(told)

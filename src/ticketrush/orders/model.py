@@ -9,12 +9,9 @@ why notices may come more than once, late, and in any order, and lead to the sam
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from typing import Annotated, Final
 
 import msgspec
-
-from ticketrush.orders.errors import NoticeRefused
 
 
 class Kind(enum.StrEnum):
@@ -92,47 +89,6 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     cancelled_at_ms: int | None = None
     expired_at_ms: int | None = None
     refunded_at_ms: int | None = None
-
-
-class Patch:
-    """What a batch of notices says of one order: times that were told first, by kind."""
-
-    __slots__ = ("claim", "order", "payment", "times")
-
-    def __init__(self, order: str) -> None:
-        self.order = order
-        self.claim: Claim | None = None
-        self.payment = ""
-        self.times: dict[Kind, int] = {}
-
-    def add(self, notice: Notice) -> None:
-        """Take a notice in; a repetition changes nothing, and a later time of the same thing is one.
-
-        Raises:
-            NoticeRefused: it tells another claim or payment than the one before.
-        """
-        if notice.kind in self.times:
-            if notice.claim not in {None, self.claim} or notice.payment not in {"", self.payment}:
-                raise NoticeRefused(
-                    f"order {notice.order} is refused: it is told twice, and differently, as {notice.kind}"
-                )
-            return
-        self.times[notice.kind] = notice.at_ms
-        if notice.claim is not None:
-            self.claim = notice.claim
-        if notice.payment:
-            self.payment = notice.payment
-
-
-def fold(notices: Iterable[Notice]) -> list[Patch]:
-    """One patch for each order that the notices are about. Raises NoticeRefused if two contradict each other."""
-    patches: dict[str, Patch] = {}
-    for notice in notices:
-        patch = patches.get(notice.order)
-        if patch is None:
-            patch = patches[notice.order] = Patch(notice.order)
-        patch.add(notice)
-    return list(patches.values())
 
 
 PAYLOAD_MAX: Final = 64 * 1024

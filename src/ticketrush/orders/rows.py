@@ -7,15 +7,20 @@ from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from ticketrush.orders.errors import NoticeRefused
-from ticketrush.orders.model import Claim, Kind, Notice, Order, OrderState, Patch, fold
+from ticketrush.orders.model import Claim, Kind, Notice, Order, OrderState
 
-Row: TypeAlias = tuple[str | int | None, ...]
+Row: TypeAlias = Sequence[str | int | None]
 """id, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment, held_at, paid_at, cancelled_at,
 expired_at, refunded_at: None for what a batch does not tell."""
 
 COLUMNS: Final = 14
 
-_NO_CLAIM: Final = (None,) * 7
+_CLAIM: Final = slice(1, 8)
+_PAYMENT: Final = 8
+_TIME: Final = {Kind.HELD: 9, Kind.PAID: 10, Kind.CANCELLED: 11, Kind.EXPIRED: 12, Kind.REFUNDED: 13}
+"""Where a row has what."""
+
+_NOTHING: Final = (None,) * (COLUMNS - 1)
 
 _REASONS: Final = {
     "orders_written_once": "another claim or payment is known already, and what was written does not change",
@@ -33,7 +38,7 @@ def refusal(order: object, constraint: str) -> NoticeRefused:
     return NoticeRefused(f"order {order} is refused: {_REASONS.get(constraint, constraint)}")
 
 
-def rows_of(notices: Iterable[Notice]) -> list[Row]:
+def rows_of(notices: Iterable[Notice]) -> list[list[str | int | None]]:
     """One row for each order that the notices are about, in the order of the ids.
 
     Everybody writes in this order, so that no two of them wait for each other.
@@ -41,40 +46,42 @@ def rows_of(notices: Iterable[Notice]) -> list[Row]:
     Raises:
         NoticeRefused: notices contradict each other, or hold what no store can write.
     """
-    rows = [_row(patch) for patch in fold(notices)]
-    rows.sort(key=itemgetter(0))
-    return rows
+    rows: dict[str, list[str | int | None]] = {}
+    for notice in notices:
+        row = rows.get(notice.order)
+        if row is None:
+            row = rows[notice.order] = [notice.order, *_NOTHING]
+        _add(row, notice)
+    return sorted(rows.values(), key=itemgetter(0))
 
 
-def _row(patch: Patch) -> Row:
-    claim, times = patch.claim, patch.times.get
-    texts = patch.order + patch.payment
+def _add(row: list[str | int | None], notice: Notice) -> None:
+    """Take a notice in; a repetition changes nothing, and another time of the same thing is one."""
+    column, claim, payment = _TIME[notice.kind], notice.claim, notice.payment
+    is_first, texts = row[column] is None, notice.order
+    if is_first:
+        row[column] = notice.at_ms
     if claim is not None:
+        said: list[str | int | None] = [
+            claim.sale,
+            claim.item,
+            claim.buyer,
+            claim.quantity,
+            claim.expires_at_ms,
+            claim.amount_minor,
+            claim.currency,
+        ]
+        if not is_first and row[_CLAIM] != said:
+            raise refusal(notice.order, "orders_written_once")
+        row[_CLAIM] = said
         texts += claim.sale + claim.item + claim.buyer + claim.currency
+    if payment:
+        if not is_first and row[_PAYMENT] != payment:
+            raise refusal(notice.order, "orders_written_once")
+        row[_PAYMENT] = payment
+        texts += payment
     if "\0" in texts:
-        raise NoticeRefused(f"order {patch.order!r} is refused: PostgreSQL cannot store a NUL character in a text")
-    return (
-        patch.order,
-        *(_NO_CLAIM if claim is None else _said(claim)),
-        patch.payment or None,
-        times(Kind.HELD),
-        times(Kind.PAID),
-        times(Kind.CANCELLED),
-        times(Kind.EXPIRED),
-        times(Kind.REFUNDED),
-    )
-
-
-def _said(claim: Claim) -> Row:
-    return (
-        claim.sale,
-        claim.item,
-        claim.buyer,
-        claim.quantity,
-        claim.expires_at_ms,
-        claim.amount_minor,
-        claim.currency,
-    )
+        raise NoticeRefused(f"order {notice.order!r} is refused: PostgreSQL cannot store a NUL character in a text")
 
 
 def order_of(row: Sequence[Any]) -> Order:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Final
 from urllib.parse import urlsplit
+
+REDIS_SCHEMES: Final = tuple(
+    f"{secure}{kind}://" for secure in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")
+)
+"""How the URL of a Redis or Valkey begins: alone or of a kind, with TLS or without."""
 
 
 def without_password(url: str) -> str:

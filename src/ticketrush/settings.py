@@ -31,7 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ticketrush.addresses import is_loopback, is_web, without_password
+from ticketrush.addresses import REDIS_SCHEMES, is_loopback, is_web, without_password
 from ticketrush.credentials import check_each, check_token_secret, check_webhook_secret
 from ticketrush.errors import SettingsError
 
@@ -45,7 +45,6 @@ _WITH_PASSWORD: Final = frozenset(("ledger", "orders", "payment_gateway"))
 """Settings that are URLs and may have a password in them."""
 
 _SQLITE: Final = "sqlite:///"
-_REDIS: Final = tuple(f"{secure}{kind}://" for secure in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster"))
 
 
 def _setting(default: object, unit: str, description: str, **bounds: Any) -> Any:
@@ -216,7 +215,7 @@ class Settings(BaseSettings):
     @field_validator("ledger")
     @classmethod
     def _ledger_is_known(cls, value: str) -> str:
-        if value.startswith(_REDIS):
+        if value.startswith(REDIS_SCHEMES):
             return value
         path = value.removeprefix(_SQLITE)
         if path == value:

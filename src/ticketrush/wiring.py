@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ticketrush.addresses import REDIS_SCHEMES
 from ticketrush.errors import SettingsError
 from ticketrush.ledger.embedded import EmbeddedLedger
 from ticketrush.ledger.protocol import Ledger
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ticketrush.ledger.redis import RedisLedger
     from ticketrush.orders.postgres import PostgresOrders
 
-_REDIS = ("redis", "rediss")
 _POSTGRES = ("postgresql", "postgres")
 
 
@@ -38,7 +38,7 @@ def ledger_of(url: str, *, durability: str = "fsync", node: str = "", shards: in
     Raises:
         SettingsError: no backend has such URLs, or it has no such durability.
     """
-    if url.partition(":")[0].partition("+")[0] in _REDIS:
+    if url.startswith(REDIS_SCHEMES):
         if durability not in {"fsync", "memory", "replica"}:
             raise SettingsError(f"durability {durability!r}: write fsync, memory or replica")
         return _redis_ledger()(url, durability=durability, node=node, shards=shards, ahead=ahead)
@@ -96,7 +96,7 @@ def source_of(settings: Settings, store: OrderStore, *, name: str = "") -> Sourc
     if settings.kafka:
         kafka = _extra("kafka", "confluent_kafka", "ticketrush.orders.kafka")
         return cast("Source", kafka.KafkaSource(settings.kafka, settings.kafka_topic, member=name))
-    if ledger.partition(":")[0].partition("+")[0] in _REDIS:
+    if ledger.startswith(REDIS_SCHEMES):
         return cast("Source", _extra("redis", "redis", "ticketrush.orders.streams").Streams(ledger))
     return JournalSource(Path(ledger.removeprefix(_SQLITE)), store)
 
@@ -107,7 +107,7 @@ def records_of(ledger: str, name: str) -> Records:
     Raises:
         SettingsError: what it needs is not installed.
     """
-    if ledger.partition(":")[0].partition("+")[0] in _REDIS:
+    if ledger.startswith(REDIS_SCHEMES):
         return cast("Records", _extra("redis", "redis", "ticketrush.orders.redis_records").RedisRecords(ledger, name))
     return JournalRecords(Path(ledger.removeprefix(_SQLITE)))
 

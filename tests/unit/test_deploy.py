@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ticketrush.addresses import REDIS_SCHEMES
 from ticketrush.cluster.program import STOP_S
-from ticketrush.ledger.redis_link import SCHEMES
 from ticketrush.settings import Settings, variable_of
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -78,7 +78,7 @@ def test_the_settings_of_compose_and_of_the_example_make_sense() -> None:
     for variables in (environment, example):
         given: dict[str, Any] = {name.removeprefix("TICKETRUSH_").lower(): value for name, value in variables.items()}
         Settings(**given)
-    assert example["TICKETRUSH_LEDGER"].startswith(SCHEMES)
+    assert example["TICKETRUSH_LEDGER"].startswith(REDIS_SCHEMES)
 
 
 def test_nobody_kills_a_node_before_it_had_time_to_stop() -> None:

@@ -30,22 +30,13 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as ConnectionLost
 
+from ticketrush.addresses import REDIS_SCHEMES, without_password
 from ticketrush.errors import LedgerRefused, LedgerUnavailable, SettingsError
-from ticketrush.settings import without_password
 
 TIMEOUT_S: Final = 0.9
 """How long one call may take: a batch that waits for another one to fail, and fails, stays within the patience."""
 
 CONNECTIONS_MAX: Final = 32
-
-SCHEMES: Final = (
-    "redis://",
-    "rediss://",
-    "redis+sentinel://",
-    "rediss+sentinel://",
-    "redis+cluster://",
-    "rediss+cluster://",
-)
 
 _BOOK: Final = ("decide", "expire", "look", "sale", "book_epoch", "restore", "restock")
 """Scripts on a book: what they have in common is put before them."""
@@ -292,7 +283,7 @@ def _client(url: str, meet: Callable[[Connection], Awaitable[None]] | None) -> R
     parts = urlsplit(url)
     secure, _, kind = parts.scheme.partition("+")
     if secure not in {"redis", "rediss"} or kind not in {"", "sentinel", "cluster"}:
-        raise SettingsError(f"ledger {without_password(url)!r}: write one of {', '.join(SCHEMES)}")
+        raise SettingsError(f"ledger {without_password(url)!r}: write one of {', '.join(REDIS_SCHEMES)}")
     try:
         if kind == "cluster":
             url = parts._replace(scheme=secure).geturl()

@@ -135,6 +135,7 @@ def test_the_documentation_loads(server: Server) -> None:
         ("post", "/v1/sales/{sale}/reservations"),
         ("get", "/v1/reservations/{id}"),
         ("delete", "/v1/reservations/{id}"),
+        ("get", "/v1/orders"),
         ("get", "/v1/orders/{id}"),
         ("post", "/v1/orders/{id}/payment"),
         ("get", "/v1/sales/{sale}"),
@@ -146,6 +147,7 @@ def test_the_documentation_loads(server: Server) -> None:
         ("get", "/v1/audit"),
         ("get", "/v1/audit/events"),
         ("get", "/v1/audit/state"),
+        ("post", "/v1/webhooks/payments"),
         ("get", "/healthz"),
         ("get", "/readyz"),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ticketrush.bench import BenchResult
-from ticketrush.bench.result import Measured
+from ticketrush.bench.result import BackOffice, Measured
 
 BEGIN: Final = "<!-- figures: written by scripts/bench_figures.py, do not edit -->"
 END: Final = "<!-- end of figures -->"
@@ -20,6 +20,7 @@ CASES: Final = (
     ("sold_out", "**sold out**"),
     ("limit_reserve", "nginx `return 201`"),
     ("reserve_durable", "**durable reservation**"),
+    ("reserve_durable_with_worker", "the same, orders written beside it"),
     ("reserve_durable_plain_asgi", "the same without the fast lane"),
 )
 REDIS: Final = (
@@ -36,6 +37,11 @@ TARGETS: Final = {
     "reserve_durable_p99": "p99 of a durable reservation under load",
     "lone_request_p50": "p50 of a lone request: 1 ms and one fdatasync",
     "replay": "replay of the journal",
+    "orders_sqlite": "orders (held, then paid) into SQLite",
+    "orders_postgres": "the same into PostgreSQL",
+    "order_visible_p99": "p99 of an order being stored, at half the top speed",
+    "selling_with_worker": "selling with the order worker beside it",
+    "webhooks": "webhooks of payments settled",
     "reserve_redis": "reservations in Redis, ratio to nginx",
     "reserve_redis_fsync": "the same with fsync, ratio to nginx",
     "redis_calls_per_reservation": "calls to Redis per reservation under load, looks of the node included",
@@ -69,15 +75,30 @@ def figures(result: BenchResult) -> str:
             f"- A journal of {replay.reservations:,} reservations ({replay.journal_mb:.0f} MB) without a snapshot "
             f"opens in {replay.seconds:.1f} s and {replay.rss_mb:.0f} MB of memory."
         ),
+        *_office(results.back_office),
         "",
         "| target | wanted | measured | met |",
         "|---|--:|--:|---|",
     ]
     for name, goal in result.targets.items():
-        wanted, measured = f"{goal.relation} {goal.bound:.2f}", f"{goal.measured:.{goal.digits}f} {goal.unit}"
+        wanted, measured = f"{goal.relation} {goal.bound:,.2f}", f"{goal.measured:,.{goal.digits}f} {goal.unit}"
         lines.append(f"| {TARGETS[name]} | {wanted} | {measured} | {'yes' if goal.met else '**no**'} |")
     lines += [f"\n> {warning}" for warning in result.warnings]
     return "\n".join(lines)
+
+
+def _office(office: BackOffice) -> list[str]:
+    visible = office.visible
+    postgres = office.postgres_orders_per_s
+    into_postgres = f", {postgres:,.0f} into PostgreSQL" if postgres is not None else ""
+    return [
+        f"- Orders a second, each held and then paid: {office.sqlite_orders_per_s:,.0f} into SQLite{into_postgres}.",
+        f"- Webhooks of approved payments a second, each settled before it is answered: {office.webhooks_per_s:,.0f}.",
+        (
+            f"- An order is in the store {visible.ms_p50:.0f} ms (p50), {visible.ms_p99:.0f} ms (p99) after its buyer "
+            f"was answered, at {visible.requests_per_s:,.0f} sales/s."
+        ),
+    ]
 
 
 def _redis(result: BenchResult) -> list[str]:

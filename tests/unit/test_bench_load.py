@@ -75,7 +75,8 @@ def test_every_run_uses_fresh_keys_and_gives_figures_per_second(tmp_path: Path) 
     first, second = ((tmp_path / "arguments").read_text().split("\n"))[:2]
     assert "-t1 -c7 -d2s" in first
     assert f"http://127.0.0.1:1 -- {tmp_path / 'tokens'} {PATH} {ITEM} " in first
-    assert first.split()[-1] != second.split()[-1]
+    assert first.split()[-2] != second.split()[-2]
+    assert first.split()[-1] == "0"  # no pause
 
 
 def test_a_failing_wrk_is_an_error_with_its_words(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from rich.console import Console
 from scripts import bench_figures
 from ticketrush.bench import BenchOptions, BenchResult, report
 from ticketrush.bench.machine import Machine
-from ticketrush.bench.result import Lone, Measured, Replay, Results, Round, ratios, targets
+from ticketrush.bench.result import BackOffice, Lone, Measured, Replay, Results, Round, ratios, targets
 from ticketrush.bench.rounds import warnings
+from ticketrush.bench.visible import Visible
 
 MACHINE = Machine("0.1.0", "a processor", 2, "CPython 3.11", "6.1", "nginx/1.22", "wrk 4.1", "ext4")
 
@@ -37,6 +38,8 @@ RESULTS = Results(
     reserve_durable_plain_asgi=case(10.0, 10.0, 10.0),
     lone_request=Lone(2_000, 0.5, 0.9, 0.25, 0.4),
     replay=Replay(1_000_000, 4.5, 120.0, 600.0),
+    reserve_durable_with_worker=case(40.0, 16.0, 72.0),
+    back_office=BackOffice(40_000.0, 15_000.0, 3_000.0, Visible(100, 40.0, 200.0, 210.0, 25.0)),
     sold_out_redis=case(80.0, 30.0, 150.0),
     reserve_redis=Measured(REDIS.median, case(42.0, 21.0, 84.0).rounds),
     reserve_redis_fsync=case(28.0, 14.0, 56.0),
@@ -75,6 +78,8 @@ def test_targets_are_met_at_their_bound_and_missed_beyond_it() -> None:
         reserve_durable=case(44.0, 22.0, 88.0, p99=10.1),
         lone_request=Lone(2_000, 1.26, 2.0, 0.25, 0.4),
         replay=Replay(1_000_000, 10.1, 120.0, 600.0),
+        reserve_durable_with_worker=case(34.0, 15.0, 70.0),
+        back_office=BackOffice(39_999.0, 14_999.0, 2_999.0, Visible(100, 40.0, 200.1, 210.0, 25.0)),
         sold_out_redis=Measured.of([msgspec.structs.replace(one_round(80.0), decisions_per_request=1e-6)] * 3),
         reserve_redis=Measured.of([msgspec.structs.replace(one_round(41.0), ledger_calls_per_request=0.06)] * 3),
         reserve_redis_fsync=case(27.0, 13.0, 55.0),
@@ -97,6 +102,7 @@ def test_the_json_has_the_agreed_names_and_comes_back_as_it_was() -> None:
         "sold_out": 0.75,
         "reserve_durable": 0.45,
         "reserve_durable_plain_asgi": 0.1,
+        "reserve_durable_with_worker": 0.36,
         "sold_out_redis": 0.75,
         "reserve_redis": 0.42,
         "reserve_redis_fsync": 0.28,

@@ -118,6 +118,7 @@ def test_every_case_comes_after_its_limit(run: rounds._Run) -> None:
         "sold_out",
         "limit_reserve",
         "reserve_durable",
+        "reserve_durable_with_worker",
         "reserve_durable_plain_asgi",
     ]
 
@@ -132,6 +133,7 @@ def test_the_ledger_in_redis_is_measured_in_the_same_round(tmp_path: Path) -> No
         "sold_out_redis",
         "limit_reserve",
         "reserve_durable",
+        "reserve_durable_with_worker",
         "reserve_redis",
         "reserve_redis_fsync",
         "reserve_durable_plain_asgi",

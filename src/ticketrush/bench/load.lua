@@ -1,5 +1,6 @@
 -- Load for wrk: every request is another purchase. A buyer's token in turn, a fresh Idempotency-Key.
--- Arguments: file of tokens (a line each), path, item, prefix of the keys (fresh for every run).
+-- Arguments: file of tokens (a line each), path, item, prefix of the keys (fresh for every run), and the
+-- milliseconds that each connection waits before a request, 0 for none.
 -- Prints one line "figures {...}" at the end; counts and times are wrk's own.
 -- All that does not change is put together before the run: wrk's own CPU is part of the contest.
 local heads, tail, count, sent = {}, "", 0, 0
@@ -13,6 +14,10 @@ function init(args)
   end
   count = #heads
   tail = "\r\n\r\n" .. body
+  local pause = tonumber(args[5])
+  if pause > 0 then
+    delay = function() return math.random(0, 2 * pause) end -- wrk asks for it, if it is there
+  end
 end
 
 function request()

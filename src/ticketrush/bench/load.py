@@ -66,14 +66,16 @@ class Load:
         self._tokens = tokens
         self.connections = connections
 
-    def run(self, target: Target, seconds: int) -> tuple[Counts, Round]:
+    def run(self, target: Target, seconds: int, *, pause_ms: int = 0) -> tuple[Counts, Round]:
         """Load `target` for `seconds`; what wrk counted, and the figures of this one measurement.
+
+        Each connection waits for about `pause_ms` before each request.
 
         Raises:
             BenchError: wrk failed, or connections did.
         """
         before = _clocks(target)
-        output = self._wrk_output(target.url, seconds)
+        output = self._wrk_output(target.url, seconds, pause_ms)
         after = _clocks(target)
         wall_s, server_s, store_s, load_s, busy_s = (late - early for late, early in zip(after, before, strict=True))
         counts = counts_of(output)
@@ -90,7 +92,7 @@ class Load:
             store_cores=store_s / wall_s,
         )
 
-    def _wrk_output(self, url: str, seconds: int) -> str:
+    def _wrk_output(self, url: str, seconds: int, pause_ms: int) -> str:
         command = [
             self._wrk,
             "-t1",
@@ -101,7 +103,7 @@ class Load:
             str(self._script),
             url,
         ]
-        command += ["--", str(self._tokens), PATH, ITEM, f"{secrets.token_hex(8)}-"]
+        command += ["--", str(self._tokens), PATH, ITEM, f"{secrets.token_hex(8)}-", str(pause_ms)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE_S, check=False)
         except subprocess.TimeoutExpired:

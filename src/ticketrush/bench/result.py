@@ -10,6 +10,7 @@ import msgspec
 
 from ticketrush.bench.machine import Machine
 from ticketrush.bench.options import BenchOptions
+from ticketrush.bench.visible import Visible
 
 RATIO_SOLD_OUT_MIN: Final = 0.75
 RATIO_DURABLE_MIN: Final = 0.45
@@ -21,6 +22,11 @@ DURABLE_MS_P99_MAX: Final = 10.0
 LONE_MS_P50_MAX: Final = 1.0
 """What a lone request may take beyond one fdatasync."""
 REPLAY_S_MAX: Final = 10.0
+POSTGRES_ORDERS_PER_S_MIN: Final = 15_000
+SQLITE_ORDERS_PER_S_MIN: Final = 40_000
+VISIBLE_MS_P99_MAX: Final = 200.0
+WITH_WORKER_MIN: Final = 0.8
+WEBHOOKS_PER_S_MIN: Final = 3_000
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -76,6 +82,19 @@ class Replay(msgspec.Struct, frozen=True):
     rss_mb: float
 
 
+class BackOffice(msgspec.Struct, frozen=True):
+    """What is behind the selling.
+
+    ``*_orders_per_s`` are orders, each held and then paid, that a store takes in; PostgreSQL's is None where there
+    is none. `visible` is how soon an order is in SQLite while the node sells at about half its top speed.
+    """
+
+    sqlite_orders_per_s: float
+    postgres_orders_per_s: float | None
+    webhooks_per_s: float
+    visible: Visible
+
+
 class Results(msgspec.Struct, frozen=True):
     """All cases. The limits are nginx answering the requests of the case with an answer of its size.
 
@@ -90,6 +109,8 @@ class Results(msgspec.Struct, frozen=True):
     reserve_durable_plain_asgi: Measured
     lone_request: Lone
     replay: Replay
+    reserve_durable_with_worker: Measured
+    back_office: BackOffice
     sold_out_redis: Measured | None = None
     reserve_redis: Measured | None = None
     reserve_redis_fsync: Measured | None = None
@@ -104,6 +125,7 @@ class Ratios(msgspec.Struct, frozen=True):
     sold_out: float
     reserve_durable: float
     reserve_durable_plain_asgi: float
+    reserve_durable_with_worker: float
     sold_out_redis: float | None = None
     reserve_redis: float | None = None
     reserve_redis_fsync: float | None = None
@@ -188,7 +210,22 @@ def targets(results: Results, ratios: Ratios) -> dict[str, Goal]:
         "lone_request_p50": _at_most(lone.latency_ms_p50, LONE_MS_P50_MAX + lone.fdatasync_ms_p50, "ms"),
         "replay": _at_most(results.replay.seconds, REPLAY_S_MAX, "s"),
     }
-    return embedded | _redis_targets(results, ratios)
+    return embedded | _back_office_targets(results) | _redis_targets(results, ratios)
+
+
+def _back_office_targets(results: Results) -> dict[str, Goal]:
+    """Those of orders and payments."""
+    office = results.back_office
+    share = _ratio(results.reserve_durable_with_worker, results.reserve_durable)
+    found = {
+        "orders_sqlite": _at_least(office.sqlite_orders_per_s, SQLITE_ORDERS_PER_S_MIN, "/s"),
+        "order_visible_p99": _at_most(office.visible.ms_p99, VISIBLE_MS_P99_MAX, "ms"),
+        "selling_with_worker": _at_least(share, WITH_WORKER_MIN, "of without"),
+        "webhooks": _at_least(office.webhooks_per_s, WEBHOOKS_PER_S_MIN, "/s"),
+    }
+    if office.postgres_orders_per_s is not None:
+        found["orders_postgres"] = _at_least(office.postgres_orders_per_s, POSTGRES_ORDERS_PER_S_MIN, "/s")
+    return found
 
 
 def _redis_targets(results: Results, ratios: Ratios) -> dict[str, Goal]:

@@ -18,6 +18,7 @@ import msgspec
 from rich.console import Console
 
 from ticketrush.bench import tools, valkey
+from ticketrush.bench.back_office import back_office, with_orders
 from ticketrush.bench.buyers import Issuer
 from ticketrush.bench.client import Answer, Connection
 from ticketrush.bench.errors import BenchError
@@ -75,7 +76,10 @@ class _Run:
             replayed = replay(folder, self._options.replay_reservations)
         self._say(f"replay of {replayed.reservations:,} reservations: {replayed.seconds:.1f} s")
         cases = {name: Measured.of(measured) for name, measured in rounds.items()}
-        return Results(**cases, lone_request=lone_request, replay=replayed)
+        top_per_s = cases["reserve_durable"].median.requests_per_s
+        office = back_office(self._scratch, self._load, self._issuer, top_per_s, self._options.seconds)
+        self._say(f"orders: {office.sqlite_orders_per_s:,.0f}/s into SQLite; {office.webhooks_per_s:,.0f} webhooks/s")
+        return Results(**cases, lone_request=lone_request, replay=replayed, back_office=office)
 
     def _cases(self, samples: Samples) -> dict[str, Callable[[], Round]]:
         """What one round measures, in its order, by the names of `Results`."""
@@ -87,6 +91,7 @@ class _Run:
             **refusing,
             "limit_reserve": lambda: self._limit(samples.reserved),
             "reserve_durable": lambda: self._durable(fast_lane=True),
+            "reserve_durable_with_worker": self._durable_with_worker,
             **{name: measure for name, measure in many.items() if name not in refusing},
             "reserve_durable_plain_asgi": lambda: self._durable(fast_lane=False),
         }
@@ -134,6 +139,10 @@ class _Run:
 
     def _durable(self, *, fast_lane: bool) -> Round:
         with self._scratch() as folder, serve(folder, self._issuer, fast_lane=fast_lane) as server:
+            return self._reserve(server)
+
+    def _durable_with_worker(self) -> Round:
+        with self._scratch() as folder, serve(folder, self._issuer, settings=with_orders(folder)) as server:
             return self._reserve(server)
 
     def _redis_reserve(self, durability: Literal["memory", "fsync"] = "memory", **settings: str) -> Round:
@@ -189,9 +198,9 @@ class _Run:
 
 
 def run(options: BenchOptions, console: Console) -> BenchResult:
-    """Measure everything, in about ``rounds * cases * (seconds + warm_up_s + 2)`` seconds and a half minute.
+    """Measure everything, in about ``rounds * cases * (seconds + warm_up_s + 2)`` seconds and a minute.
 
-    Cases are 5, 8 with a Valkey, and 11 with `redis_details`. Where no Valkey can be started, a warning says so.
+    Cases are 6, 9 with a Valkey, and 12 with `redis_details`. Where no Valkey can be started, a warning says so.
 
     `console` gets the progress, if it is a terminal; give it one on standard error. Whatever happens,
     Ctrl-C and SIGTERM included, no process and no file is left behind.

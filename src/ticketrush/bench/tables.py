@@ -16,6 +16,7 @@ _CASES: Final = (
     ("sold_out", "sold out"),
     ("limit_reserve", "nginx return 201"),
     ("reserve_durable", "durable"),
+    ("reserve_durable_with_worker", "and orders"),
     ("reserve_durable_plain_asgi", "plain ASGI"),
 )
 _REDIS: Final = (
@@ -108,12 +109,22 @@ def _alone(result: BenchResult) -> Table:
         f"replay of {replay.reservations:,} reservations",
         f"{replay.seconds:.1f} s, journal {replay.journal_mb:.0f} MB, memory {replay.rss_mb:.0f} MB",
     )
+    office = result.results.back_office
+    visible = office.visible
+    table.add_row("orders into SQLite", f"{office.sqlite_orders_per_s:,.0f}/s")
+    if office.postgres_orders_per_s is not None:
+        table.add_row("orders into PostgreSQL", f"{office.postgres_orders_per_s:,.0f}/s")
+    table.add_row("webhooks", f"{office.webhooks_per_s:,.0f}/s")
+    table.add_row(
+        f"an order is stored, at {visible.requests_per_s:,.0f} sales/s",
+        f"p50 {visible.ms_p50:.0f} ms, p99 {visible.ms_p99:.0f} ms ({visible.orders:,} orders)",
+    )
     return table
 
 
 def _targets(result: BenchResult) -> Table:
-    table = Table("target", "measured", "wanted", "met", box=SIMPLE)
+    table = Table("target", "measured", "wanted", "met", box=SIMPLE, padding=(0, 1, 0, 0))
     for name, goal in result.targets.items():
         met = Text("yes", style="green") if goal.met else Text("no", style="bold red")
-        table.add_row(name, f"{goal.measured:.{goal.digits}f} {goal.unit}", f"{goal.relation} {goal.bound:.2f}", met)
+        table.add_row(name, f"{goal.measured:,.{goal.digits}f} {goal.unit}", f"{goal.relation} {goal.bound:,.2f}", met)
     return table

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from ticketrush import logs
 from ticketrush.clock import SystemClock
-from ticketrush.orders.errors import NoticeRefused, SourceUnavailable, StoreUnavailable
+from ticketrush.orders.errors import NoticeRefused, SourceUnavailable, StoreOutdated, StoreUnavailable
 from ticketrush.orders.model import PAYLOAD_MAX, DeadLetter, Notice
 from ticketrush.orders.notices import encode
 from ticketrush.orders.protocol import Message, OrderStore, Source
@@ -78,15 +79,6 @@ class OrderWorker:
                     with contextlib.suppress(SourceUnavailable):
                         self.lag = await self._source.lag()
 
-    async def drain(self, within_s: float) -> bool:
-        """Work until nothing waits in the log; False if something still does after `within_s`."""
-        until_s = time.monotonic() + within_s
-        with contextlib.suppress(_Stopped):
-            while time.monotonic() < until_s and not self._stopping.is_set():
-                if not await self._step() and await self._patiently(self._source.lag) <= 0:
-                    return True
-        return False
-
     # --- steps ------------------------------------------------------------------------------
 
     async def _step(self) -> bool:
@@ -114,8 +106,12 @@ class OrderWorker:
     async def _put(
         self, notices: Sequence[Notice], dead: Sequence[DeadLetter], position: tuple[str, str] | None
     ) -> str | None:
-        """Put, and wait for a store that is away; why it refuses, or None when it is done."""
-        for attempt in range(1, DEFECTS_MAX + 1):
+        """Put, and wait for a store that is away; why it refuses, or None when it is done.
+
+        Without notices it is not refused: dead letters are tried until they are written, or `stop`.
+        """
+        wait_s = RETRY_S
+        for attempt in itertools.count(1):
             try:
                 await self._patiently(lambda: self._store.put(notices, dead=dead, position=position))
             except NoticeRefused as error:
@@ -124,15 +120,17 @@ class OrderWorker:
                 raise
             except Exception as error:  # nothing that we foresee; the rest of the batch shall not wait for it
                 log.exception("defect")
-                if attempt == DEFECTS_MAX:
-                    return f"{type(error).__name__}: {error}"
-                await asyncio.sleep(RETRY_S)
+                why = f"{type(error).__name__}: {error}"
+                if notices and attempt == DEFECTS_MAX:
+                    return why
+                await self._pause(wait_s, why)
+                wait_s = min(2 * wait_s, RETRY_S_MAX)
             else:
-                self.stored += len(notices)
-                self.dead += len(dead)
-                for letter in dead:
-                    log.warning("dead_letter", where=letter.where, error=letter.error)
-                return None
+                break
+        self.stored += len(notices)
+        self.dead += len(dead)
+        for letter in dead:
+            log.warning("dead_letter", where=letter.where, error=letter.error)
         return None
 
     async def _patiently(self, call: Callable[[], Awaitable[_R]]) -> _R:
@@ -141,21 +139,25 @@ class OrderWorker:
         while True:
             try:
                 result = await call()
-            except (StoreUnavailable, SourceUnavailable) as error:
+            except (StoreUnavailable, StoreOutdated, SourceUnavailable) as error:
                 if not self.away:
                     log.warning("away", error=str(error))
-                self.away = str(error)
+                await self._pause(wait_s, str(error))
+                wait_s = min(2 * wait_s, RETRY_S_MAX)
             else:
                 if self.away:
                     log.info("back")
                     self.away = ""
                 return result
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._stopping.wait()
-            if self._stopping.is_set():
-                raise _Stopped
-            wait_s = min(2 * wait_s, RETRY_S_MAX)
+
+    async def _pause(self, wait_s: float, why: str) -> None:
+        """Leave what is away alone for a while. Raises _Stopped."""
+        self.away = why
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._stopping.wait()
+        if self._stopping.is_set():
+            raise _Stopped
 
     def _letter(self, message: Message, error: str) -> DeadLetter:
         payload = message.payload or (encode(message.notice) if message.notice is not None else b"")

@@ -11,11 +11,16 @@ REDIS_SCHEMES: Final = tuple(
 )
 """How the URL of a Redis or Valkey begins: alone or of a kind, with TLS or without."""
 
+_SECRETS: Final = ("password=", "user=", "passfile=", "sslpassword=")
+
 
 def without_password(url: str) -> str:
-    """A URL that may be shown: without the user and password in it."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+    """A URL that may be shown: without the user and password in it, also where PostgreSQL takes one as ?password=."""
+    place, mark, query = url.partition("?")
+    scheme, slashes, where = place.partition("://")
+    host, slash, path = where.partition("/")
+    shown = "&".join(each for each in query.split("&") if not each.lower().startswith(_SECRETS))
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}{mark if shown else ''}{shown}"
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from ticketrush.admission.tokens import new_secret
 from ticketrush.cli import output
 from ticketrush.cli.app import Exit, UsageError
 from ticketrush.cli.flags import Config, flag, setting, settings_of
-from ticketrush.cluster.plan import NODES_MAX, SHARED, ClusterPlan, parse_weights
+from ticketrush.cluster.plan import NODES_MAX, SHARED, WORKERS_MAX, ClusterPlan, parse_weights
 from ticketrush.cluster.up import Cluster, cluster
 from ticketrush.settings import without_password
 
@@ -28,6 +29,7 @@ EPILOG = """Examples: `ticketrush up --demo 10000` sells 10,000 tickets at two n
 `ticketrush up --nodes 4 --weights 1,2,3,4 --folder cluster` keeps logs, data and the token secret in ./cluster,
 and goes on from there the next time. ·
 `ticketrush up --nodes 3 --redis redis://10.0.0.7:6379/0 --durability fsync` sells from a Valkey that is there. ·
+`ticketrush up --demo 10000 --orders postgres --kafka kafka` also writes orders, through Kafka into PostgreSQL. ·
 `ticketrush up --json | jq .nodes` is for machines."""
 
 LOOK_S: Final = 0.2
@@ -69,6 +71,27 @@ def up(
             show_default="fsync",
         ),
     ] = None,
+    orders: Annotated[
+        str,
+        flag(
+            "UP_ORDERS",
+            "Keep orders: postgres starts one, or the URL of a store that is there.",
+            "--orders",
+            metavar="STORE",
+            show_default="none are kept",
+        ),
+    ] = "",
+    kafka: Annotated[
+        str,
+        flag(
+            "UP_KAFKA",
+            "Lead orders through Apache Kafka: kafka starts one, or the addresses of brokers.",
+            "--kafka",
+            metavar="BROKERS",
+            show_default="workers read the ledger's own events",
+        ),
+    ] = "",
+    workers: Annotated[int, flag("UP_WORKERS", f"Processes that write orders; 1 to {WORKERS_MAX}.", "--workers")] = 1,
     port: Annotated[
         int, flag("PORT", "Port of the first node, the next ones count up; 0 takes free ones.", "--port")
     ] = 8000,
@@ -102,7 +125,9 @@ def up(
             with stop.by_signals():
                 with stop.postponed():
                     place = _place(folder, stack)
-                well = _run(_plan(ctx, place, nodes=nodes, weights=weights, redis=redis), as_json=as_json)
+                plan = _plan(ctx, place, nodes=nodes, weights=weights, redis=redis)
+                plan = dataclasses.replace(plan, orders=orders, kafka=kafka, workers=workers)
+                well = _run(plan, as_json=as_json)
         except stop.Stop as stopped:  # while it started
             output.say(f"stopped by {signal.Signals(stopped.signal).name} before all was ready", aside=True)
             raise typer.Exit(128 + stopped.signal) from None
@@ -219,6 +244,12 @@ def _announce(running: Cluster, *, as_json: bool) -> None:
         table.add_row(node.name, node.url, str(node.weight), str(node.pid), str(node.log))
     for valkey in running.valkeys:
         table.add_row(valkey.name, valkey.url, "", str(valkey.pid), str(valkey.log))
+    if (office := running.office) is not None:
+        for server, url in ((office.postgres, office.orders), (office.broker, office.kafka)):
+            if server is not None:
+                table.add_row(server.name, url, "", str(server.pid), str(server.log))
+        for program in office.programs:
+            table.add_row(program.name, "", "", str(program.pid), str(program.log))
     output.console().print(table)
     if (plan.folder / SECRET_FILE).is_file() and plan.secret:
         output.say(f"  tokens      export TICKETRUSH_TOKEN_SECRETS=$(cat {plan.folder / SECRET_FILE})")
@@ -243,5 +274,11 @@ def _facts(running: Cluster) -> dict[str, Any]:
         "valkey": [
             {"name": valkey.name, "url": valkey.url, "pid": valkey.pid, "log": str(valkey.log)}
             for valkey in running.valkeys
+        ],
+        "orders": without_password(running.office.orders) if running.office is not None else None,
+        "kafka": (running.office.kafka or None) if running.office is not None else None,
+        "back_office": [
+            {"name": part.name, "pid": part.pid, "log": str(part.log)}
+            for part in (running.office.everything if running.office is not None else ())
         ],
     }

@@ -42,6 +42,11 @@ class BackOffice:
         """The servers of our own."""
         return [server for server in (self.postgres, self.broker) if server is not None]
 
+    @property
+    def everything(self) -> list[Program | LocalServer]:
+        """Every process of ours, servers first."""
+        return [*self.servers, *self.programs]
+
 
 @contextlib.contextmanager
 def backoffice(plan: ClusterPlan, ledger: str) -> Iterator[BackOffice]:

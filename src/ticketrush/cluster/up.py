@@ -51,7 +51,7 @@ class Cluster:
         """Every process, nodes first."""
         everything: list[Program | LocalServer | Valkey] = [*self.nodes, *self.valkeys]
         if self.office is not None:
-            everything += [*self.office.programs, *self.office.servers]
+            everything += self.office.everything
         return [Part(each.name, each.child) for each in everything]
 
     def newly_ended(self) -> list[str]:

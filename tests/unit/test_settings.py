@@ -236,3 +236,38 @@ def test_the_page_in_docs_has_every_setting_as_it_is() -> None:
     for name in Settings.model_fields:
         assert f"### `{name}`" in written
         assert f"`{variable_of(name)}`" in written
+
+
+# --- payments ------------------------------------------------------------------------------------
+
+WEBHOOK_SECRET = "whsec_" + "QUJD" * 10
+
+
+def test_a_payment_gateway_needs_a_secret_for_its_webhooks() -> None:
+    with pytest.raises(SettingsError, match="ticketrush token webhook-secret"):
+        Settings(open=True, payment_gateway="http://127.0.0.1:9000").check_servable()
+    Settings(
+        open=True, payment_gateway="http://127.0.0.1:9000", webhook_secrets=(SecretStr(WEBHOOK_SECRET),)
+    ).check_servable()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9000", "ftp://x", "http://", "http://x?y=1", "http://[::1"])
+def test_a_payment_gateway_is_a_url(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"payment_gateway = .*write http://HOST:PORT"):
+        load(flags={"payment_gateway": url})
+
+
+def test_webhook_secrets_and_the_gateways_password_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKETRUSH_WEBHOOK_SECRETS", f"{WEBHOOK_SECRET}, {WEBHOOK_SECRET}")
+    monkeypatch.setenv("TICKETRUSH_PAYMENT_GATEWAY", "https://me:pass-word@pay.example")
+    settings = load()
+    shown = {each.name: each.value for each in settings.describe()}
+    assert (shown["webhook_secrets"], shown["payment_gateway"]) == ("2 (hidden)", "https://pay.example")
+    assert "QUJD" not in repr(settings)
+
+
+@pytest.mark.parametrize("secret", ["whsec_short", "QUJD" * 10, "whsec_" + "?" * 40])
+def test_a_webhook_secret_of_the_wrong_form_is_refused_and_not_shown(secret: str) -> None:
+    with pytest.raises(SettingsError, match=r"webhook_secrets = \(hidden\).*secret 2") as refused:
+        load(flags={"webhook_secrets": f"{WEBHOOK_SECRET},{secret}"})
+    assert secret not in str(refused.value)

@@ -84,20 +84,29 @@ class Sender:
 
     async def _deliver(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
         try:
-            if await self._is_taken(session, delivery):
-                self.delivered += 1
-                self._book.done(delivery)
-            elif delivery.tries + 1 >= TRIES_MAX:
-                self.given_up += 1
-                log.error("webhook_given_up", message=delivery.message, tries=TRIES_MAX)
-                self._book.done(delivery)
-            else:
-                self.retried += 1
-                pause_s = min(BACKOFF_S_MAX, BACKOFF_S * 2.0**delivery.tries) * random.uniform(0.5, 1.0)
-                self._book.put_off(delivery, _now_ms() + round(pause_s * 1_000))
+            is_taken = await self._is_taken(session, delivery)
+        except Exception:
+            log.exception("webhook_not_sent", webhook=delivery.message)  # ours to mend; the others shall be sent
+            is_taken = False
+        try:
+            self._note(delivery, is_taken)
         finally:
             del self._under_way[delivery.seq]
             self.wake()
+
+    def _note(self, delivery: Delivery, is_taken: bool) -> None:
+        """Delete what was taken or is given up, put off the rest."""
+        if is_taken:
+            self.delivered += 1
+            self._book.done(delivery)
+        elif delivery.tries + 1 >= TRIES_MAX:
+            self.given_up += 1
+            log.error("webhook_given_up", webhook=delivery.message, tries=TRIES_MAX)
+            self._book.done(delivery)
+        else:
+            self.retried += 1
+            pause_s = min(BACKOFF_S_MAX, BACKOFF_S * 2.0**delivery.tries) * random.uniform(0.5, 1.0)
+            self._book.put_off(delivery, _now_ms() + round(pause_s * 1_000))
 
     async def _is_taken(self, session: aiohttp.ClientSession, delivery: Delivery) -> bool:
         """Send it once; whether the answer was 2xx. With several URLs, each try goes to the next one."""
@@ -109,9 +118,9 @@ class Sender:
                 if 200 <= answer.status < 300:
                     return True
                 said = (await answer.content.read(500)).decode(errors="replace")
-                log.info("webhook_refused", message=delivery.message, status=answer.status, said=said)
+                log.info("webhook_refused", webhook=delivery.message, status=answer.status, said=said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.info("webhook_unanswered", message=delivery.message, error=repr(error))
+            log.info("webhook_unanswered", webhook=delivery.message, error=repr(error))
         return False
 
 

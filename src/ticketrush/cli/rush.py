@@ -103,7 +103,7 @@ def rush(
         Literal["memory", "fsync", "replica"],
         flag("RUSH_DURABILITY", "What a success survives in the cluster, as for `ticketrush up`.", "--durability"),
     ] = _DEFAULT.durability,
-    orders: Annotated[
+    store: Annotated[
         str,
         flag(
             "RUSH_ORDERS",
@@ -113,7 +113,7 @@ def rush(
             show_default="none are kept",
         ),
     ] = "",
-    kafka: Annotated[
+    brokers: Annotated[
         str,
         flag(
             "RUSH_KAFKA",
@@ -181,8 +181,8 @@ def rush(
         weights=parse_weights(weights, nodes or 1),
         kill=kill,
         durability=cluster_durability,
-        orders=orders,
-        kafka=kafka,
+        orders=store,
+        kafka=brokers,
         url=url,
         time_limit=time_limit,
         keep=keep,

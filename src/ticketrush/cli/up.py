@@ -71,7 +71,7 @@ def up(
             show_default="fsync",
         ),
     ] = None,
-    orders: Annotated[
+    store: Annotated[
         str,
         flag(
             "UP_ORDERS",
@@ -81,7 +81,7 @@ def up(
             show_default="none are kept",
         ),
     ] = "",
-    kafka: Annotated[
+    brokers: Annotated[
         str,
         flag(
             "UP_KAFKA",
@@ -126,7 +126,7 @@ def up(
                 with stop.postponed():
                     place = _place(folder, stack)
                 plan = _plan(ctx, place, nodes=nodes, weights=weights, redis=redis)
-                plan = dataclasses.replace(plan, orders=orders, kafka=kafka, workers=workers)
+                plan = dataclasses.replace(plan, orders=store, kafka=brokers, workers=workers)
                 well = _run(plan, as_json=as_json)
         except stop.Stop as stopped:  # while it started
             output.say(f"stopped by {signal.Signals(stopped.signal).name} before all was ready", aside=True)

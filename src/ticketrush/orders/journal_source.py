@@ -2,7 +2,7 @@
 
 How far it was read is kept by the store, in the transaction that wrote the orders: number of the last
 event and the checksum of its batch. A journal that does not have that event (a backup was put back,
-or a power cut took its end) is read again from its start, which is harmless.
+or a power cut took its end, also while we read) is read again from its start, which is harmless.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class JournalSource:
         self._journal: Tail | None = None
         self._thread = Worker("journal-source")
         self._prices = Prices()
-        self._seq = 0
-        self._position = ""
+        self._file = (0, 0)
+        self._seq = self._chain = 0
 
     async def open(self) -> None:
         """See `Source.open`."""
@@ -72,14 +72,14 @@ class JournalSource:
 
     def position(self) -> tuple[str, str] | None:
         """See `Source.position`."""
-        return (self.name, self._position) if self._position else None
+        return (self.name, f"{self._seq}/{self._chain}") if self._seq else None
 
     async def done(self) -> None:
         """See `Source.done`. The store keeps the position: there is nothing to do."""
 
     async def lag(self) -> int:
         """See `Source.lag`. Events, of which most are notices."""
-        return await self._call(self._last) - self._seq
+        return await self._call(self._lag)
 
     # --- in the thread ----------------------------------------------------------------------
 
@@ -89,33 +89,51 @@ class JournalSource:
         except JournalError as error:
             raise SourceUnavailable(str(error)) from error
 
-    @property
-    def _open_journal(self) -> Tail:
+    def _open(self, said: str | None) -> None:
+        seq, _, chain = (said or "0/0").partition("/")
+        self._seq, self._chain = int(seq), int(chain)
+        self._lag()
+
+    def _there(self) -> Tail:
+        """The journal that is at the path now; an open one may have been moved away since."""
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise JournalError(f"cannot read the journal {self._path}: {error.strerror}") from error
+        file = (status.st_dev, status.st_ino)
+        if self._journal is not None and file != self._file:
+            self._journal.close()
+            self._journal = None
         if self._journal is None:
-            self._journal = Tail(self._path)
+            self._journal, self._file = Tail(self._path), file
         return self._journal
 
-    def _open(self, said: str | None) -> None:
-        seq, _, chain = (said or "0/").partition("/")
-        journal = self._open_journal
-        if said is None or journal.chain_of(int(seq)) == int(chain):
-            self._seq, self._position = int(seq), said or ""
-        else:
-            log.warning("another_journal", path=str(self._path), at_event=int(seq), hint="it is read from its start")
+    def _begin_again_in_another(self, journal: Tail) -> None:
+        if self._seq and journal.chain_of(self._seq) != self._chain:
+            hint = "it is read from its start"
+            log.warning("another_journal", path=str(self._path), at_event=self._seq, hint=hint)
+            self._seq = self._chain = 0
 
     def _read(self, most: int) -> list[tuple[int, AnyEvent]]:
-        journal = self._open_journal
-        events = journal.read(self._seq, most)
-        if events:
-            self._learn(events)
-            self._seq = events[-1][0]
-            self._position = f"{self._seq}/{journal.chain_of(self._seq)}"
+        journal = self._there()
+        with journal.still():
+            self._begin_again_in_another(journal)
+            events = journal.read(self._seq, most)
+            if events:
+                self._learn(journal, events)
+                last = events[-1][0]
+                chain = journal.chain_of(last)
+                assert chain is not None, "it was read a moment ago"
+                self._seq, self._chain = last, chain
         return events
 
-    def _last(self) -> int:
-        return self._open_journal.last_seq()
+    def _lag(self) -> int:
+        journal = self._there()
+        with journal.still():
+            self._begin_again_in_another(journal)
+            return journal.last_seq() - self._seq
 
-    def _learn(self, events: Sequence[tuple[int, AnyEvent]]) -> None:
+    def _learn(self, journal: Tail, events: Sequence[tuple[int, AnyEvent]]) -> None:
         """Know the prices of all sales that these events are about; those before where reading began are looked up."""
         wanted = {event.sale for _, event in events if isinstance(event, ev.Held)}
         for _, event in events:
@@ -123,7 +141,7 @@ class JournalSource:
                 self._prices.learn(event.sale)
         before = 0
         while not all(map(self._prices.knows, wanted)):
-            page = self._open_journal.read(before, PAGE)
+            page = journal.read(before, PAGE)
             if not page:
                 return
             before = page[-1][0]
@@ -132,9 +150,9 @@ class JournalSource:
                     self._prices.learn(event.sale)
 
     def _message(self, seq: int, event: AnyEvent) -> Message | None:
-        where = f"{self.name}/{seq}"
         try:
             notice = notice_of(event, self._prices)
         except (KeyError, ValueError) as error:
-            return Message(where, repr(event).encode(), None, f"{type(error).__name__}: {error}")
-        return None if notice is None else Message(where, b"", notice)
+            return Message(f"{self.name}/{seq}", repr(event).encode(), None, f"{type(error).__name__}: {error}")
+        # Another journal that is put in this one's place has another event of the same number.
+        return None if notice is None else Message(f"{self.name}/{seq}/{notice.id}", b"", notice)

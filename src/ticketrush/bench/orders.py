@@ -10,7 +10,7 @@ from ticketrush.bench.target import ITEM, SALE
 from ticketrush.orders.model import Claim, Kind, Notice
 from ticketrush.orders.protocol import OrderStore
 
-BATCH: Final = 2_000
+BATCH: Final = 5_000
 """Notices in one `put`."""
 
 PAID_AFTER: Final = 10_000

@@ -22,7 +22,7 @@ from ticketrush.orders.model import PAYLOAD_MAX, DeadLetter, Notice
 from ticketrush.orders.notices import encode
 from ticketrush.orders.protocol import Message, OrderStore, Source
 
-BATCH_MAX: Final = 2_000
+BATCH_MAX: Final = 5_000
 """Notices that are written in one transaction."""
 
 WAIT_S: Final = 0.5

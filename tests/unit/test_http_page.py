@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 from fastapi.routing import APIRoute
 
-from ticketrush.http import buyers, operations, operators
+from ticketrush.http import buyers, operations, operators, webhooks
 from ticketrush.http.problems import KINDS
 
 PAGE: Final = (Path(__file__).parents[2] / "docs/http.md").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ ROW: Final = re.compile(r"^\| `(\w+)` \| (\d{3}) \| (.+) \|$", re.MULTILINE)
 
 CALLS: Final = [
     (method, route.path)
-    for router in (buyers.router, buyers.demo_router, operators.router, operations.router)
+    for router in (buyers.router, buyers.demo_router, operators.router, operations.router, webhooks.router)
     for route in router.routes
     if isinstance(route, APIRoute)
     for method in sorted(route.methods or ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -152,3 +153,14 @@ def test_three_secrets_are_refused() -> None:
 def test_a_new_secret_is_good() -> None:
     check_webhook_secret(new_webhook_secret())
     assert new_webhook_secret() != new_webhook_secret()
+
+
+def test_the_vector_in_the_documentation_is_right() -> None:
+    page = (Path(__file__).parents[2] / "docs/payments.md").read_text(encoding="utf-8")
+    example = page.split("```http\nPOST /v1/webhooks/payments HTTP/1.1\n")[1].split("\n```")[0]
+    head, _, body = example.partition("\n\n")
+    headers = dict(line.split(": ", 1) for line in head.splitlines())
+    secret = page.split("signed with the secret `")[1].split("`")[0]
+    assert (
+        headers.items() >= sign(secret, headers["webhook-id"], int(headers["webhook-timestamp"]), body.encode()).items()
+    )

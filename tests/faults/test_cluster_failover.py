@@ -54,12 +54,13 @@ def replica(cluster: Primaries, of: Valkey) -> Iterator[Valkey]:
         yield server
 
 
-def take_over(server: Valkey, killed: Valkey | None = None) -> None:
-    """The replica becomes the primary: because that one is killed, or as an operator would ask for it."""
-    if killed is None:
-        server.ask("CLUSTER FAILOVER")
+def take_over(server: Valkey, before: Valkey, *, is_killed: bool = False) -> None:
+    """The replica becomes the primary: because the one before is killed, or as an operator would ask for it."""
+    if is_killed:
+        before.kill()
     else:
-        killed.kill()
+        server.ask("CLUSTER FAILOVER")
+        eventually(lambda: "role:slave" in before.ask("INFO replication"))
     eventually(lambda: "role:master" in server.ask("INFO replication"))
 
 
@@ -68,7 +69,7 @@ def test_a_promoted_replica_carries_no_script_before_the_ledger_is_whole_on_it(t
         async with node(cluster.url, "ann") as ann:
             await ann.execute(NOW_MS, [m.CreateSale(SALE)])
             assert await hold(ann, NOW_MS, "r1") == ["r1"]
-            take_over(server)
+            take_over(server, cluster.owner_of("{g:0}"))
             for number in range(3):
                 with pytest.raises(LedgerUnavailable):
                     await hold(ann, NOW_MS, f"b{number}")
@@ -91,8 +92,7 @@ def test_nodes_of_a_cluster_sell_on_by_themselves_after_a_failover(tmp_path: Pat
             await ann.execute(NOW_MS, [m.CreateSale(SALE)])
             assert await hold(ann, NOW_MS, "r1") == ["r1"]
             epoch = ann._node.sales["g"].epoch
-            before = cluster.owner_of("{g:0}") if is_killed else None
-            await asyncio.to_thread(take_over, server, before)
+            await asyncio.to_thread(take_over, server, cluster.owner_of("{g:0}"), is_killed=is_killed)
             until_s = time.monotonic() + 15
             sold: list[str] = []
             while not sold:

@@ -202,6 +202,24 @@ def test_what_was_cancelled_and_finds_no_room_is_no_loss(server: Forgetful) -> N
     asyncio.run(story())
 
 
+def test_what_is_restored_keeps_the_purchase_limit_at_every_moment(server: Forgetful) -> None:
+    async def story() -> None:
+        async with node(server.url, "ann") as ann:
+            sale = m.Sale("g", (m.Item("a", 10, purchase_limit=1),), 1, hold_window_ms=HOLD_MS)
+            await ann.execute(NOW_MS - 2 * HOLD_MS, [m.CreateSale(sale)])
+            server.remember()
+            for id, at_ms in (("r1", NOW_MS - HOLD_MS - 1), ("r2", NOW_MS)):
+                made = await ann.execute(at_ms, [m.Reserve(id, "g", "a", "gil", 1, f"key-{id}")])
+                assert isinstance(made[0], m.Reserved)
+                await ann.execute(NOW_MS, [m.Expire(10)])  # the first one, which no node acknowledged to anybody
+            server.forget()
+            assert (await recover(ann)).lost == []
+            assert (await state_of(ann, "r1"), await state_of(ann, "r2")) == (State.EXPIRED, State.HELD)
+            assert await is_well(ann)
+
+    asyncio.run(story())
+
+
 def test_restored_holds_fall_due_in_their_order(server: Forgetful) -> None:
     async def story() -> list[bytes]:
         async with node(server.url, "ann") as ann, node(server.url, "bob") as bob:

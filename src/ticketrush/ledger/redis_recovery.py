@@ -21,6 +21,7 @@ nodes at it; that data is lost and written again is not in that model, but in te
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
@@ -30,7 +31,7 @@ import msgspec
 from ticketrush import logs
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.ledger.redis_decide import Memory
-from ticketrush.ledger.redis_node import RedisNode, all_of
+from ticketrush.ledger.redis_node import Moved, RedisNode, all_of
 from ticketrush.ledger.redis_reaper import Reaper
 from ticketrush.ledger.redis_restore import GIVEN_UP, ROWS_AT_ONCE, Opened, Restorer, Told
 from ticketrush.ledger.redis_roll import RESTORED, SETTLED, WAIT_S, WHOLE, Roll
@@ -228,7 +229,8 @@ class Recovery:
         self._node.moved(sale, (await self._progress(sale, 0))[0])
         for number in range(len(sale.books)):
             await self._node.look(sale, number)
-        await self._node.stocks(sale)
+        with contextlib.suppress(Moved):  # a node that comes late has closed it again, and will open it
+            await self._node.stocks(sale)
 
     async def _is_open(self, sale: RedisSale) -> bool:
         books: list[Any] = [await self._progress(sale, number) for number in range(len(sale.books))]

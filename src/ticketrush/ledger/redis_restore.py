@@ -1,7 +1,7 @@
 """Writes again what a server has forgotten: reservations that this node acknowledged, and units that were added.
 
-What has no place any more is told, never forced in: its units or its key belong to another reservation by now,
-or what was paid has ended otherwise.
+What has no place any more is told, never forced in: its units, its key or its buyer's limit are another
+reservation's by now, or what was paid has ended otherwise.
 """
 
 from __future__ import annotations

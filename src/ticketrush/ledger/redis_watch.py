@@ -47,6 +47,9 @@ NEWS_S: Final = 0.01
 TORN_S: Final = 8.0
 """How long a sale may be between two steps of a recovery, or of its creation, before another node goes on with it."""
 
+START_TRIES: Final = 5
+"""How often a node that starts tries to make the ledger whole."""
+
 STOP_TRIES: Final = 4
 STOP_S: Final = 1.5
 
@@ -79,20 +82,28 @@ class Watch:
             LedgerUnavailable: the server cannot be asked, or went away while the ledger was made whole.
         """
         identity, roll = await self._node.link.identity(), self._recovery.roll
-        try:
-            if identity == self._node.link.trusted and await roll.is_whole_on(identity):
-                self._recovery.identity = identity
-                await roll.announce(identity)
-            else:
-                await self._recover(identity)
-        except LedgerUnavailable:
-            with contextlib.suppress(LedgerUnavailable):
-                await roll.leave()
-            raise
+        if identity == self._node.link.trusted and await roll.is_whole_on(identity):
+            self._recovery.identity = identity
+            await roll.announce(identity)
+        else:
+            await self._recover_first()
         self.is_reaper = await self._reaper.is_due()
         self._spawn(self._forever(self._ticks))
         self._spawn(self._forever(self._listen))
         self._spawn(self._forever(self._following.read))
+
+    async def _recover_first(self) -> None:
+        for tries_left in range(START_TRIES, 0, -1):
+            try:
+                await self._recover(await self._node.link.identity())
+                return
+            except LedgerUnavailable as error:  # others that start may have been in the way
+                log.warning("server_away", error=str(error))
+                if tries_left == 1:
+                    with contextlib.suppress(LedgerUnavailable):
+                        await self._recovery.roll.leave()
+                    raise
+            await asyncio.sleep(TICK_S)
 
     async def stop(self) -> None:
         """End all tasks."""

@@ -1,9 +1,9 @@
 -- restore.lua: write again, with the same ids, what a node acknowledged and this book has forgotten.
 -- ARGV map: rows [[id, record], ...], each with the newest state that the node acknowledged; room {item: units that
 --   the other books have not taken}.
--- Reply: for each 1 (restored), 0 (nothing was missing), -1 (another reservation has its key or its units by now, or it
---   was paid, and has expired or was cancelled here).
--- Only while nobody spends (whole is 0): the stock is built afterwards. Keeps I1, I3, I5.
+-- Reply: for each 1 (restored), 0 (nothing was missing), -1 (another reservation has its key, its units or its buyer's
+--   limit by now, or it was paid, and has expired or was cancelled here).
+-- Only while nobody spends (whole is 0): the stock is built afterwards. Keeps I1, I3, I5, I6.
 if not epoch then return pack({ 'missing' }) end
 if head[9] ~= '0' then return pack({ 'epoch', epoch, head[9] }) end
 local outcomes, later = {}, { held = 0, paid = 1, cancelled = 1, expired = 1, refunded = 2 }
@@ -12,6 +12,7 @@ for i, each in ipairs(ask.rows) do
   local row, named, of = row_of(id), told[2] .. ' ' .. told[4], item_of(told[1])
   outcomes[i] = 0
   local taken = told[4] ~= '' and (winners[named] or call('HGET', KEYS[3], named))
+  taken = taken or of.limit and bought_of(told[1] .. ' ' .. told[2]) + told[3] > of.limit
   if not row and (taken or told[3] > ask.room[told[1]] - of.held - of.sold) then
     outcomes[i] = -1
   elseif not row then

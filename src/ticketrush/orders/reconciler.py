@@ -67,6 +67,7 @@ class Differences(msgspec.Struct):
     compared: int = 0
     in_flight: int = 0
     repaired: int = 0
+    """The store was behind, and is not any more; or still is, if nothing was to be mended."""
     contradictions: int = 0
     """Ended in one way in the ledger and in another in the store."""
     forgotten: int = 0
@@ -77,7 +78,7 @@ class Differences(msgspec.Struct):
 
     @property
     def is_well(self) -> bool:
-        """Whether ledger and store agree now."""
+        """Whether ledger and store agree, once what is behind is repaired."""
         return not self.contradictions and not self.forgotten
 
 
@@ -99,20 +100,27 @@ class Reconciler:
             rested = [row for row in page if row.changed_at_ms <= now_ms - in_flight_ms]
             found.in_flight += len(page) - len(rested)
             found.compared += len(rested)
-            await self._compare(rested, now_ms, found, mend=mend)
+            await self._compare(rested, now_ms, found, mend=mend, until_ms=now_ms - in_flight_ms)
         await self._unknown(found, now_ms - in_flight_ms)
         log.info("orders_compared", **{name: getattr(found, name) for name in _COUNTS})
         return found
 
-    async def _compare(self, rows: Sequence[m.Reservation], now_ms: int, found: Differences, *, mend: bool) -> None:
+    async def _compare(
+        self, rows: Sequence[m.Reservation], now_ms: int, found: Differences, *, mend: bool, until_ms: int
+    ) -> None:
         states = await self._store.states([row.id for row in rows])
         for row in rows:
             if states.get(row.id) == row.state.value:
                 continue
-            fresh = await self._records.reservation(row.id) or row
+            # The ledger is asked last: what it does meanwhile makes it younger than the store, never older.
             known = (await self._store.states([row.id])).get(row.id)
+            fresh = await self._records.reservation(row.id) or row
             wanted = OrderState(fresh.state.value)
             if known is wanted:
+                continue
+            if fresh.changed_at_ms > until_ms:
+                found.compared -= 1
+                found.in_flight += 1
                 continue
             if known is not None and _RANK[known] > _RANK[wanted]:
                 _tell(found, "forgotten", row.id)

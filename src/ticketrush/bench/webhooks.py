@@ -22,7 +22,7 @@ from ticketrush.bench.server import Server, serve
 from ticketrush.credentials import new_webhook_secret
 from ticketrush.payments import notices
 from ticketrush.payments.protocol import Charge, ChargeState
-from ticketrush.payments.signatures import sign
+from ticketrush.payments.wiring import sign_webhook
 
 WEBHOOKS: Final = 20_000
 CONNECTIONS: Final = 64
@@ -63,7 +63,7 @@ def _request(server: Server, secret: str, order: str) -> bytes:
     now_s = int(time.time())
     charge = Charge(f"ch_{secrets.token_hex(12)}", order, 0, CURRENCY, ChargeState.APPROVED)
     body = notices.write(charge, now_s * 1_000)
-    headers = sign(secret, f"msg_{secrets.token_hex(12)}", now_s, body)
+    headers = sign_webhook(secret, f"msg_{secrets.token_hex(12)}", now_s, body)
     lines = [f"POST {PATH} HTTP/1.1", f"Host: {urlsplit(server.target.url).netloc}", "Content-Type: application/json"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body)}", "", ""]

@@ -50,6 +50,19 @@ class _Nobody:
         return False
 
 
+def sign_webhook(secret: str, id: str, at_s: int, body: bytes) -> dict[str, str]:
+    """The headers of a webhook; see `ticketrush.payments.signatures.sign`.
+
+    Raises:
+        SettingsError: what signs is not installed.
+    """
+    try:
+        from ticketrush.payments.signatures import sign  # noqa: PLC0415 - an extra, not always installed
+    except ModuleNotFoundError as error:
+        raise _without_extra(error) from error
+    return sign(secret, id, at_s, body)
+
+
 def serve_test_gateway(
     port: int, urls: Sequence[str], secret: str, *, habits: Habits, file: str, announce: Callable[[str], None]
 ) -> None:

@@ -32,7 +32,7 @@ from pydantic_settings import (
 )
 
 from ticketrush.addresses import REDIS_SCHEMES, is_loopback, is_web, without_password
-from ticketrush.credentials import check_each, check_token_secret, check_webhook_secret
+from ticketrush.credentials import SECRET_SETTINGS, check_setting, shown, shown_as_given
 from ticketrush.errors import SettingsError
 
 __all__ = ["Described", "Settings", "is_loopback", "load", "unit_of", "variable_of", "without_password"]
@@ -40,9 +40,6 @@ __all__ = ["Described", "Settings", "is_loopback", "load", "unit_of", "variable_
 ENV_PREFIX: Final = "TICKETRUSH_"
 CONFIG_FILE: Final = Path("ticketrush.toml")
 """Read from the working directory when no other file is named, if it is there."""
-
-_WITH_PASSWORD: Final = frozenset(("ledger", "orders", "payment_gateway"))
-"""Settings that are URLs and may have a password in them."""
 
 _SQLITE: Final = "sqlite:///"
 
@@ -112,6 +109,13 @@ class Settings(BaseSettings):
         "name",
         "The topic for what happens to reservations.",
         pattern=r"^[A-Za-z0-9._-]{1,249}$",
+    )
+    kafka_options: Annotated[tuple[SecretStr, ...], NoDecode] = _setting(
+        (),
+        "name=value, …",
+        "More properties of librdkafka for all clients of Kafka, in the environment separated by commas, such as "
+        "security.protocol=SASL_SSL,sasl.mechanism=PLAIN,sasl.username=…,sasl.password=…; a value with a comma in it "
+        "belongs in the TOML file, in a list. What delivery and reading depend on cannot be changed.",
     )
     open: bool = _setting(
         False,
@@ -231,16 +235,15 @@ class Settings(BaseSettings):
             raise ValueError("write http://HOST:PORT or https://HOST, without a query")
         return value
 
-    @field_validator("token_secrets", "webhook_secrets", mode="before")
+    @field_validator(*SECRET_SETTINGS, mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
-    @field_validator("token_secrets", "webhook_secrets")
+    @field_validator(*SECRET_SETTINGS)
     @classmethod
     def _secrets_are_good(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
-        check = check_token_secret if info.field_name == "token_secrets" else check_webhook_secret
-        check_each([secret.get_secret_value() for secret in value], check)
+        check_setting(str(info.field_name), [secret.get_secret_value() for secret in value])
         return value
 
     @model_validator(mode="after")
@@ -262,6 +265,12 @@ class Settings(BaseSettings):
     def token_keys(self) -> tuple[bytes, ...]:
         """The secrets as the bytes that sign: the first mints, all verify."""
         return tuple(secret.get_secret_value().encode() for secret in self.token_secrets)
+
+    @property
+    def kafka_properties(self) -> dict[str, str]:
+        """`kafka_options` by name."""
+        parts = (option.get_secret_value().partition("=") for option in self.kafka_options)
+        return {name.strip(): value for name, _, value in parts}
 
     def check_servable(self) -> None:
         """Raises SettingsError unless a server may start with these: tokens can be checked, or it is open."""
@@ -286,7 +295,7 @@ class Settings(BaseSettings):
         return tuple(
             Described(
                 name=name,
-                value=_shown(without_password(getattr(self, name)) if name in _WITH_PASSWORD else getattr(self, name)),
+                value=shown(name, getattr(self, name)),
                 origin=self.origin(name),
                 unit=unit_of(name),
                 description=field.description or "",
@@ -378,20 +387,8 @@ def _explain(error: ValidationError, values: Mapping[str, object], origins: Mapp
         if wrong["type"] == "extra_forbidden":
             lines.append(f"{name} is an unknown setting. {_nearest(name)}")
         elif name:
-            value = (
-                "(hidden)"
-                if name.endswith("_secrets") or (name in _WITH_PASSWORD and "@" in str(values.get(name)))
-                else _shown(values.get(name))
-            )
+            value = shown_as_given(name, values.get(name))
             lines.append(f"{name} = {value} (from {origins.get(name, 'default')}): {why}.")
         else:
             lines.append(f"{why}.")
     return "\n".join(lines)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"{len(value)} (hidden)" if value else "none"
-    return "none" if value is None else str(value)

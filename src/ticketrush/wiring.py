@@ -95,7 +95,10 @@ def source_of(settings: Settings, store: OrderStore, *, name: str = "") -> Sourc
     ledger = settings.ledger
     if settings.kafka:
         kafka = _extra("kafka", "confluent_kafka", "ticketrush.orders.kafka")
-        return cast("Source", kafka.KafkaSource(settings.kafka, settings.kafka_topic, member=name))
+        return cast(
+            "Source",
+            kafka.KafkaSource(settings.kafka, settings.kafka_topic, member=name, options=settings.kafka_properties),
+        )
     if ledger.startswith(REDIS_SCHEMES):
         return cast("Source", _extra("redis", "redis", "ticketrush.orders.streams").Streams(ledger))
     return JournalSource(Path(ledger.removeprefix(_SQLITE)), store)

@@ -271,3 +271,53 @@ def test_a_webhook_secret_of_the_wrong_form_is_refused_and_not_shown(secret: str
     with pytest.raises(SettingsError, match=r"webhook_secrets = \(hidden\).*secret 2") as refused:
         load(flags={"webhook_secrets": f"{WEBHOOK_SECRET},{secret}"})
     assert secret not in str(refused.value)
+
+
+# --- the clients of Kafka ----------------------------------------------------------------------
+
+SASL = "security.protocol=SASL_SSL, sasl.mechanism=PLAIN,sasl.username=shop,sasl.password=open=sesame"
+
+
+def test_options_of_kafka_are_split_at_commas_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKETRUSH_KAFKA_OPTIONS", SASL)
+    settings = load()
+    assert settings.kafka_properties == {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "shop",
+        "sasl.password": "open=sesame",
+    }
+    assert next(each.value for each in settings.describe() if each.name == "kafka_options") == "4 (hidden)"
+    assert "sesame" not in repr(settings) + str(settings.describe())
+
+
+def test_an_option_of_kafka_with_a_comma_comes_from_a_file(tmp_path: Path) -> None:
+    write(tmp_path, 'kafka_options = ["sasl.password=one,two", "client.id=a"]')
+    assert load().kafka_properties == {"sasl.password": "one,two", "client.id": "a"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "acks",
+        "enable.idempotence",
+        "enable.auto.commit",
+        "group.id",
+        "bootstrap.servers",
+        "auto.offset.reset",
+        "log_cb",
+    ],
+)
+def test_an_option_of_kafka_that_promises_depend_on_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"kafka_options = \(hidden\).*part 2 sets {name}, which cannot"
+    ) as refused:
+        load(flags={"kafka_options": f"sasl.password=sesame,{name}=1"})
+    assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize("part", ["sesame", "Sesame=1", "=sesame", "client.id=", "se same=x", ""])
+def test_what_is_no_option_of_kafka_is_refused_and_not_shown(part: str) -> None:
+    with pytest.raises(SettingsError, match=r"part 2 is not name=value; write a value .* TOML") as refused:
+        load(flags={"kafka_options": f"client.id=a,{part}"})
+    assert "same" not in str(refused.value).replace("name=value", "")

@@ -102,6 +102,7 @@ def _relay(settings: Settings, partitions: int, replicas: int) -> Relay:
         settings.kafka_topic,
         partitions=partitions or BROKERS_DEFAULT,
         replicas=replicas or BROKERS_DEFAULT,
+        options=settings.kafka_properties,
     )
     return Relay(Streams(settings.ledger, "relay"), publisher)
 

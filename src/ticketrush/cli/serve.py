@@ -104,10 +104,10 @@ def _place_for_demo(settings: Settings) -> Iterator[Settings]:
 def _worker(settings: Settings) -> Iterator[None]:
     """The process that writes orders while this one sells; its words are on our standard error."""
     with tempfile.TemporaryDirectory(prefix="ticketrush-worker-") as folder:
-        # What it needs of our settings; it neither listens nor checks tokens.
-        flags = {"ledger": _absolute(settings.ledger), "orders": _absolute(settings.orders), "kafka": settings.kafka}
-        env = processes.plain_environment() | {variable_of(name): value for name, value in flags.items() if value}
-        env |= {variable_of(name): getattr(settings, name) for name in ("log_level", "log_format", "kafka_topic")}
+        # What it needs of our settings; it neither listens nor checks tokens, and no relay publishes a file's events.
+        flags = {"ledger": _absolute(settings.ledger), "orders": _absolute(settings.orders)}
+        env = processes.plain_environment() | {variable_of(name): value for name, value in flags.items()}
+        env |= {variable_of(name): getattr(settings, name) for name in ("log_level", "log_format")}
         command = [sys.executable, "-m", "ticketrush", "work", "--json"]
         with Keeper(Program("order-worker", Path(folder), command, env)):
             yield

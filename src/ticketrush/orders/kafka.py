@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -22,7 +22,7 @@ from ticketrush.ledger.worker import Worker
 from ticketrush.orders.errors import SourceUnavailable
 from ticketrush.orders.notices import decode
 from ticketrush.orders.protocol import Message
-from ticketrush.orders.publisher import CONNECT_S, ERROR, on_brokers, words_of
+from ticketrush.orders.publisher import CONNECT_S, ERROR, client_of, on_brokers, words_of
 
 GROUP: Final = "ticketrush-orders"
 
@@ -61,9 +61,19 @@ class KafkaSource:
         group: who reads: each group is told everything, each of its members a part.
         member: a name of its own in the group: a process that is started again under it goes on at once, instead
             of when the brokers have given the dead one up. Two that run must not have the same. "" has none.
+        options: more properties of the library.
     """
 
-    def __init__(self, brokers: str, topic: str, group: str = GROUP, *, member: str = "") -> None:
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        group: str = GROUP,
+        *,
+        member: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._options = options or {}
         self.name = f"kafka/{topic}"
         self._brokers, self._topic, self._group = brokers, topic, group
         self._member = {"group_instance_id": member} if member else {}
@@ -78,7 +88,11 @@ class KafkaSource:
         self._may_be_away = False
 
     async def open(self) -> None:
-        """See `Source.open`. Raises SourceUnavailable also while the topic is missing."""
+        """See `Source.open`. Raises SourceUnavailable also while the topic is missing.
+
+        Raises:
+            SettingsError: the library does not take the options.
+        """
         await self._call(self._open)
 
     async def close(self) -> None:
@@ -120,24 +134,23 @@ class KafkaSource:
 
     def _open(self) -> None:
         self._close()
-        consumer = Consumer(
-            on_brokers(
-                self._brokers,
-                "ticketrush-work",
-                self._complain,
-                group_id=self._group,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                session_timeout_ms=round(SESSION_S * 1_000),
-                heartbeat_interval_ms=1_000,
-                max_poll_interval_ms=round(POLL_S_MAX * 1_000),
-                socket_timeout_ms=round(SESSION_S * 1_000),
-                partition_assignment_strategy="cooperative-sticky",
-                fetch_error_backoff_ms=100,
-                queued_max_messages_kbytes=16 * 1_024,
-                **self._member,
-            )
+        about = on_brokers(
+            self._brokers,
+            "ticketrush-work",
+            self._complain,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=round(SESSION_S * 1_000),
+            heartbeat_interval_ms=1_000,
+            max_poll_interval_ms=round(POLL_S_MAX * 1_000),
+            socket_timeout_ms=round(SESSION_S * 1_000),
+            partition_assignment_strategy="cooperative-sticky",
+            fetch_error_backoff_ms=100,
+            queued_max_messages_kbytes=16 * 1_024,
+            **self._member,
         )
+        consumer = client_of(Consumer, self._options, about)
         try:
             self._partitions(consumer, CONNECT_S)
             consumer.subscribe([self._topic], on_revoke=self._revoked, on_lost=self._revoked)

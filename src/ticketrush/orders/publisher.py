@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from ticketrush import logs
+from ticketrush.errors import SettingsError
 from ticketrush.ledger.worker import Worker
 from ticketrush.orders.errors import BrokerUnavailable
 from ticketrush.orders.protocol import Message
@@ -43,7 +44,30 @@ QUEUE_MAX: Final = 20_000
 _LINGER_MS: Final = 5
 _LOOK_S: Final = 0.1
 
+_SECRET: Final = ("password", "secret", "pem", "config")
+"""What is in the names of properties whose values nobody is to see."""
+
+_Client = TypeVar("_Client")
+
 log = logs.get("ticketrush.orders.kafka")
+
+
+def client_of(kind: Callable[[dict[str, Any]], _Client], options: Mapping[str, str], about: dict[str, Any]) -> _Client:
+    """A client of the library, told `about`, and `options` in the places of ours.
+
+    Raises:
+        SettingsError: the library does not take them; says which one, and no secret.
+    """
+    try:
+        return kind({**about, **options})
+    except KafkaException as error:
+        if not options:
+            raise
+        words = words_of(error).partition(": ")[2]
+        for name, value in options.items():
+            if any(each in name for each in _SECRET):
+                words = words.replace(value, "(hidden)")
+        raise SettingsError(f"kafka_options are refused by the Kafka library: {words.strip()}") from None
 
 
 def on_brokers(brokers: str, name: str, complain: Any, **more: Any) -> dict[str, Any]:
@@ -81,12 +105,20 @@ class Publisher:
         topic: where to; made when it is missing.
         partitions: of a topic that is made.
         replicas: of a topic that is made.
+        options: more properties of the library, for each client.
     """
 
     def __init__(
-        self, brokers: str, topic: str, *, partitions: int = BROKERS_DEFAULT, replicas: int = BROKERS_DEFAULT
+        self,
+        brokers: str,
+        topic: str,
+        *,
+        partitions: int = BROKERS_DEFAULT,
+        replicas: int = BROKERS_DEFAULT,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         self.topic = topic
+        self._options = options or {}
         self._brokers, self._partitions, self._replicas = brokers, partitions, replicas
         self._thread = Worker("kafka-publisher")
         self._producer: Producer | None = None
@@ -97,6 +129,7 @@ class Publisher:
 
         Raises:
             BrokerUnavailable: no broker answers, or they refuse to make it.
+            SettingsError: the library does not take the options.
         """
         await self._thread.call(self._make_topic)
 
@@ -122,7 +155,8 @@ class Publisher:
 
     def _make_topic(self) -> None:
         try:
-            admin = AdminClient(on_brokers(self._brokers, "ticketrush-relay", _complain))
+            about = on_brokers(self._brokers, "ticketrush-relay", _complain)
+            admin = client_of(AdminClient, self._options, about)
             if self.topic in admin.list_topics(timeout=CONNECT_S).topics:
                 return
             wanted = NewTopic(self.topic, num_partitions=self._partitions, replication_factor=self._replicas)
@@ -169,19 +203,18 @@ class Publisher:
         return time.monotonic() > min(give_up_s, self._stop_by_s)
 
     def _make(self) -> Producer:
-        return Producer(
-            on_brokers(
-                self._brokers,
-                "ticketrush-relay",
-                _complain,
-                acks="all",
-                enable_idempotence=True,
-                linger_ms=_LINGER_MS,
-                compression_type="lz4",
-                delivery_timeout_ms=round(DELIVERY_S * 1_000),
-                queue_buffering_max_messages=QUEUE_MAX,
-            )
+        about = on_brokers(
+            self._brokers,
+            "ticketrush-relay",
+            _complain,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=_LINGER_MS,
+            compression_type="lz4",
+            delivery_timeout_ms=round(DELIVERY_S * 1_000),
+            queue_buffering_max_messages=QUEUE_MAX,
         )
+        return client_of(Producer, self._options, about)
 
     def _drop(self) -> None:
         producer, self._producer = self._producer, None

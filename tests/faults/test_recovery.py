@@ -293,7 +293,7 @@ def test_many_sales_are_made_whole_side_by_side_and_told_once(server: Forgetful)
             with patch.object(ann._recovery, "_fence", slow):
                 found = await recover(ann)
             assert (found.sales, found.restored, found.lost) == (48, 48, [])
-            assert time.monotonic() - began_s < 3.0
+            assert time.monotonic() - began_s < 4.0
             with patch.object(redis_watch, "log") as log:
                 ann._watch._tell()
                 ann._watch._tell()

@@ -17,8 +17,8 @@ from ticketrush.wiring import store_of
 _R = TypeVar("_R")
 
 
-def claim(buyer: str = "ann", *, sale: str = "g1", quantity: int = 1) -> Claim:
-    return Claim(sale, "second", buyer, quantity, 2_000, 55_300 * quantity, "CNY")
+def claim(buyer: str = "ann", *, sale: str = "g1", quantity: int = 1, key: str = "") -> Claim:
+    return Claim(sale, "second", buyer, quantity, 2_000, 55_300 * quantity, "CNY", key)
 
 
 def held(order: str, of: Claim | None = None, at_ms: int = 1_000) -> Notice:

@@ -103,8 +103,8 @@ async def test_a_group_is_told_what_a_ledger_did(valkey_url: str) -> None:
         }
         claims = {notice.order: notice.claim for notice in told if notice and notice.claim}
         assert set(claims) == set(ids)
-        assert {(claim.buyer, claim.amount_minor, claim.currency) for claim in claims.values()} == {
-            (f"b{n}", 500, "EUR") for n in range(4)
+        assert {(claim.buyer, claim.amount_minor, claim.currency, claim.key) for claim in claims.values()} == {
+            (f"b{n}", 500, "EUR", "k") for n in range(4)
         }
         assert {notice.id for notice in told if notice} >= {f"{ids[1]}/refunded", f"{ids[2]}/cancelled"}
 

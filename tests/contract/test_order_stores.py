@@ -84,6 +84,16 @@ def test_of_two_times_of_the_same_thing_the_first_stays(url: str) -> None:
     tell(url, story)
 
 
+def test_the_key_that_was_asked_with_is_kept(url: str) -> None:
+    async def story(store: OrderStore) -> None:
+        await store.put([paid("with")])
+        await store.put([held("with", claim(key="k-1")), held("without", claim())])
+        orders = await store.page(0, 9)
+        assert {each.id: each.claim and each.claim.key for each in orders} == {"with": "k-1", "without": ""}
+
+    tell(url, story)
+
+
 def test_the_latest_and_the_earliest_time_are_kept_to_the_millisecond(url: str) -> None:
     async def story(store: OrderStore) -> None:
         await store.put([held("a", at_ms=0), held("z", at_ms=253_402_300_799_999), paid("z", at_ms=1_700_000_000_001)])
@@ -103,6 +113,8 @@ CONTRADICTIONS = [
     (EXPIRED, REFUNDED),
     (held("o"), held("o", claim("bob"))),
     (held("o"), held("o", claim(quantity=2))),
+    (held("o", claim(key="k-1")), held("o", claim(key="k-2"))),
+    (held("o", claim(key="k-1")), held("o")),
     (paid("o"), paid("o", "p-2")),
 ]
 
@@ -140,6 +152,7 @@ def test_a_contradiction_is_refused_and_nothing_of_the_batch_is_written(
     [
         (held("o", claim("an\0n")), "NUL"),
         (paid("o\0"), "NUL"),
+        (held("o", claim(key="k\0")), "NUL"),
         (held("o", claim(quantity=0)), "1 at least"),
     ],
 )
@@ -158,6 +171,8 @@ def test_what_cannot_be_stored_is_refused(url: str, notice: Notice, why: str) ->
         "update orders set paid_at = null, payment = null where id = 'paid'",
         "update orders set refunded_at = null where id = 'refunded'",
         "update orders set buyer = 'bob' where id = 'held'",
+        "update orders set key = 'k-2' where id = 'held'",
+        "update orders set key = null where id = 'held'",
         "update orders set cancelled_at = held_at where id = 'paid'",
         "update orders set expired_at = held_at where id = 'cancelled'",
         "update orders set refunded_at = held_at where id = 'cancelled'",

@@ -29,7 +29,9 @@ pytestmark = pytest.mark.timeout(400)  # only a failure takes that long: Hypothe
 _examples = itertools.count()
 
 TIMES = st.integers(0, 5)
-CLAIMS = st.builds(claim, st.sampled_from(["ann", "bob"]), quantity=st.integers(1, 2))
+CLAIMS = st.builds(
+    claim, st.sampled_from(["ann", "bob"]), quantity=st.integers(1, 2), key=st.sampled_from(["", "k-1", "k-2"])
+)
 LIVES = [(), (Kind.PAID,), (Kind.PAID, Kind.REFUNDED), (Kind.CANCELLED,), (Kind.EXPIRED,)]
 
 Batches = list[list[Notice]]
@@ -146,20 +148,24 @@ Rows = list[list[str | int | None]]
 
 
 def _forgets_expired(said: Rows) -> Rows:
-    return [[*row[:12], None, row[13]] for row in said]
+    return [[*row[:13], None, row[14]] for row in said]
 
 
 def _takes_any_claim(said: Rows) -> Rows:
     return [row if row[1] is None else [*row[:3], "ann", *row[4:]] for row in said]
 
 
+def _forgets_keys(said: Rows) -> Rows:
+    return [row if row[1] is None else [*row[:8], "", *row[9:]] for row in said]
+
+
 def _moves_times(said: Rows) -> Rows:
-    return [[*row[:9], None if row[9] is None else int(row[9]) + 1, *row[10:]] for row in said]
+    return [[*row[:10], None if row[10] is None else int(row[10]) + 1, *row[11:]] for row in said]
 
 
-@pytest.mark.parametrize("bug", [_forgets_expired, _takes_any_claim, _moves_times])
+@pytest.mark.parametrize("bug", [_forgets_expired, _takes_any_claim, _forgets_keys, _moves_times])
 def test_a_planted_bug_is_found(tmp_path: Path, bug: Callable[[Rows], Rows]) -> None:
-    told: Batches = [[held("a", claim("bob"))], [ended("a", Kind.EXPIRED)], [held("a", claim("ann"))]]
+    told: Batches = [[held("a", claim("bob", key="k-1"))], [ended("a", Kind.EXPIRED)], [held("a", claim("ann"))]]
     shelf = Shelf([f"sqlite:///{tmp_path}/orders.db"])
     try:
         shelf.check(told)

@@ -55,7 +55,9 @@ def _id(number: int) -> str:
 
 def _held(number: int) -> Notice:
     at_ms = _AT_MS + number
-    claim = Claim(SALE, ITEM, f"buyer-{number * 7_919 % BUYERS:07d}", 1, at_ms + _HOLD_MS, 55_300, "CNY")
+    claim = Claim(
+        SALE, ITEM, f"buyer-{number * 7_919 % BUYERS:07d}", 1, at_ms + _HOLD_MS, 55_300, "CNY", f"{number:032x}"
+    )
     return Notice(_id(number), Kind.HELD, at_ms, claim)
 
 

@@ -40,7 +40,10 @@ _Time = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """What was reserved, by whom, until when (UTC milliseconds), and what it costs in minor units (ISO 4217)."""
+    """What was reserved, by whom, until when (UTC milliseconds), and what it costs in minor units (ISO 4217).
+
+    `key` is the idempotency key that it was asked for with; "" if there was none.
+    """
 
     sale: _Id
     item: _Id
@@ -49,6 +52,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     expires_at_ms: _Time
     amount_minor: Annotated[int, msgspec.Meta(ge=0, le=10**15)]
     currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+    key: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class Notice(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):

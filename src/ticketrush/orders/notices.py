@@ -60,6 +60,7 @@ def notice_of(event: AnyEvent, prices: Prices) -> Notice | None:
             event.expires_at_ms,
             price_minor * event.quantity,
             currency,
+            event.key,
         )
         return Notice(event.id, Kind.HELD, event.at_ms, claim)
     if isinstance(event, ev.Paid):

@@ -4,12 +4,13 @@
 -- that differs from the one that is there is refused by the trigger orders_written_once. A row that would not change
 -- is not written.
 insert into orders (
-    id, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment,
+    id, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment,
     held_at, paid_at, cancelled_at, expired_at, refunded_at
 )
 select * from unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::timestamptz[], $7::bigint[], $8::text[],
-    $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[]
+    $9::text[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[],
+    $15::timestamptz[]
 )
 on conflict (id) do update set
     sale         = coalesce(excluded.sale, orders.sale),
@@ -19,6 +20,7 @@ on conflict (id) do update set
     expires_at   = coalesce(excluded.expires_at, orders.expires_at),
     amount_minor = coalesce(excluded.amount_minor, orders.amount_minor),
     currency     = coalesce(excluded.currency, orders.currency),
+    key          = coalesce(excluded.key, orders.key),
     payment      = coalesce(excluded.payment, orders.payment),
     held_at      = coalesce(orders.held_at, excluded.held_at),
     paid_at      = coalesce(orders.paid_at, excluded.paid_at),
@@ -27,10 +29,10 @@ on conflict (id) do update set
     refunded_at  = coalesce(orders.refunded_at, excluded.refunded_at)
 where (excluded.held_at is not null and
         (orders.sale, orders.item, orders.buyer, orders.quantity, orders.expires_at, orders.amount_minor,
-         orders.currency)
+         orders.currency, orders.key)
         is distinct from
         (excluded.sale, excluded.item, excluded.buyer, excluded.quantity, excluded.expires_at, excluded.amount_minor,
-         excluded.currency))
+         excluded.currency, excluded.key))
     or (excluded.paid_at is not null and orders.payment is distinct from excluded.payment)
     or (excluded.cancelled_at is not null and orders.cancelled_at is null)
     or (excluded.expired_at is not null and orders.expired_at is null)
@@ -53,17 +55,17 @@ insert into positions (source, place) values ($1, $2) on conflict (source) do up
 select place from positions where source = $1
 
 -- order: one order.
-select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment,
+select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment,
     held_at, paid_at, cancelled_at, expired_at, refunded_at
 from orders where id = $1
 
 -- orders_of: a buyer's orders below a number, newest first.
-select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment,
+select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment,
     held_at, paid_at, cancelled_at, expired_at, refunded_at
 from orders where buyer = $1 and number < $2 and state <> 'incomplete' order by number desc limit $3
 
 -- page: everybody's orders above a number, oldest first.
-select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment,
+select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment,
     held_at, paid_at, cancelled_at, expired_at, refunded_at
 from orders where number > $1 order by number limit $2
 

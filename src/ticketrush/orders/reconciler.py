@@ -177,7 +177,8 @@ def _tell(found: Differences, what: str, id: str) -> None:
 def notices_of(row: m.Reservation, prices: Prices) -> list[Notice]:
     """All that the ledger's record says of an order; when a refunded one was paid it does not say."""
     price_minor, currency = prices.of(row.sale, row.item)
-    claim = Claim(row.sale, row.item, row.buyer, row.quantity, row.expires_at_ms, price_minor * row.quantity, currency)
+    amount_minor = price_minor * row.quantity
+    claim = Claim(row.sale, row.item, row.buyer, row.quantity, row.expires_at_ms, amount_minor, currency, row.key)
     notices = [Notice(row.id, Kind.HELD, row.held_at_ms, claim)]
     if row.payment:
         notices.append(Notice(row.id, Kind.PAID, row.changed_at_ms, payment=row.payment))

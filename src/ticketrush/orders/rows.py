@@ -10,14 +10,14 @@ from ticketrush.orders.errors import NoticeRefused
 from ticketrush.orders.model import Claim, Kind, Notice, Order, OrderState
 
 Row: TypeAlias = Sequence[str | int | None]
-"""id, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment, held_at, paid_at, cancelled_at,
+"""id, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment, held_at, paid_at, cancelled_at,
 expired_at, refunded_at: None for what a batch does not tell."""
 
-COLUMNS: Final = 14
+COLUMNS: Final = 15
 
-_CLAIM: Final = slice(1, 8)
-_PAYMENT: Final = 8
-_TIME: Final = {Kind.HELD: 9, Kind.PAID: 10, Kind.CANCELLED: 11, Kind.EXPIRED: 12, Kind.REFUNDED: 13}
+_CLAIM: Final = slice(1, 9)
+_PAYMENT: Final = 9
+_TIME: Final = {Kind.HELD: 10, Kind.PAID: 11, Kind.CANCELLED: 12, Kind.EXPIRED: 13, Kind.REFUNDED: 14}
 """Where a row has what."""
 
 _NOTHING: Final = (None,) * (COLUMNS - 1)
@@ -70,11 +70,12 @@ def _add(row: list[str | int | None], notice: Notice) -> None:
             claim.expires_at_ms,
             claim.amount_minor,
             claim.currency,
+            claim.key,
         ]
         if not is_first and row[_CLAIM] != said:
             raise refusal(notice.order, "orders_written_once")
         row[_CLAIM] = said
-        texts += claim.sale + claim.item + claim.buyer + claim.currency
+        texts += claim.sale + claim.item + claim.buyer + claim.currency + claim.key
     if payment:
         if not is_first and row[_PAYMENT] != payment:
             raise refusal(notice.order, "orders_written_once")

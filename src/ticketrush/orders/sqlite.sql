@@ -3,9 +3,9 @@
 -- put: one order, or what is new of it. A time that is there stays; a claim or a payment that differs from the one
 -- that is there is refused by the trigger orders_written_once. A row that would not change is not written.
 insert into orders (
-    id, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment,
+    id, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment,
     held_at, paid_at, cancelled_at, expired_at, refunded_at
-) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on conflict (id) do update set
     sale         = coalesce(excluded.sale, sale),
     item         = coalesce(excluded.item, item),
@@ -14,6 +14,7 @@ on conflict (id) do update set
     expires_at   = coalesce(excluded.expires_at, expires_at),
     amount_minor = coalesce(excluded.amount_minor, amount_minor),
     currency     = coalesce(excluded.currency, currency),
+    key          = coalesce(excluded.key, key),
     payment      = coalesce(excluded.payment, payment),
     held_at      = coalesce(held_at, excluded.held_at),
     paid_at      = coalesce(paid_at, excluded.paid_at),
@@ -21,10 +22,10 @@ on conflict (id) do update set
     expired_at   = coalesce(expired_at, excluded.expired_at),
     refunded_at  = coalesce(refunded_at, excluded.refunded_at)
 where (excluded.held_at is not null and
-        (sale, item, buyer, quantity, expires_at, amount_minor, currency)
+        (sale, item, buyer, quantity, expires_at, amount_minor, currency, key)
         is not
         (excluded.sale, excluded.item, excluded.buyer, excluded.quantity, excluded.expires_at,
-         excluded.amount_minor, excluded.currency))
+         excluded.amount_minor, excluded.currency, excluded.key))
     or (excluded.paid_at is not null and payment is not excluded.payment)
     or (excluded.cancelled_at is not null and cancelled_at is null)
     or (excluded.expired_at is not null and expired_at is null)
@@ -43,17 +44,17 @@ insert into positions (source, place) values (?, ?) on conflict (source) do upda
 select place from positions where source = ?
 
 -- order: one order.
-select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment,
+select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment,
     held_at, paid_at, cancelled_at, expired_at, refunded_at
 from orders where id = ?
 
 -- orders_of: a buyer's orders below a number, newest first.
-select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment,
+select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment,
     held_at, paid_at, cancelled_at, expired_at, refunded_at
 from orders where buyer = ? and number < ? and state <> 'incomplete' order by number desc limit ?
 
 -- page: everybody's orders above a number, oldest first.
-select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, payment,
+select id, number, state, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment,
     held_at, paid_at, cancelled_at, expired_at, refunded_at
 from orders where number > ? order by number limit ?
 

@@ -26,6 +26,7 @@ create table orders (
     expires_at   timestamptz,
     amount_minor bigint,
     currency     text   collate "C",
+    key          text   collate "C",
     payment      text   collate "C",
     held_at      timestamptz,
     paid_at      timestamptz,
@@ -43,7 +44,7 @@ create table orders (
         end
     ) stored,
     constraint orders_whole_claim check (
-        num_nulls(held_at, sale, item, buyer, quantity, expires_at, amount_minor, currency) in (0, 8)
+        num_nulls(held_at, sale, item, buyer, quantity, expires_at, amount_minor, currency, key) in (0, 9)
     ),
     constraint orders_whole_payment check ((paid_at is null) = (payment is null)),
     constraint orders_amounts check (quantity >= 1 and amount_minor >= 0),
@@ -72,9 +73,11 @@ when (
     old.number is distinct from new.number
     or old.id is distinct from new.id
     or (old.held_at is not null and
-        (old.held_at, old.sale, old.item, old.buyer, old.quantity, old.expires_at, old.amount_minor, old.currency)
+        (old.held_at, old.sale, old.item, old.buyer, old.quantity, old.expires_at, old.amount_minor, old.currency,
+         old.key)
         is distinct from
-        (new.held_at, new.sale, new.item, new.buyer, new.quantity, new.expires_at, new.amount_minor, new.currency))
+        (new.held_at, new.sale, new.item, new.buyer, new.quantity, new.expires_at, new.amount_minor, new.currency,
+         new.key))
     or (old.paid_at is not null and (old.paid_at, old.payment) is distinct from (new.paid_at, new.payment))
     or (old.cancelled_at is not null and old.cancelled_at is distinct from new.cancelled_at)
     or (old.expired_at is not null and old.expired_at is distinct from new.expired_at)

@@ -24,6 +24,7 @@ create table orders (
     expires_at   integer,
     amount_minor integer,
     currency     text,
+    key          text,
     payment      text,
     held_at      integer,
     paid_at      integer,
@@ -46,7 +47,7 @@ create table orders (
         and (held_at is null) = (buyer is null)    and (held_at is null) = (quantity is null)
         and (held_at is null) = (expires_at is null)
         and (held_at is null) = (amount_minor is null)
-        and (held_at is null) = (currency is null)
+        and (held_at is null) = (currency is null) and (held_at is null) = (key is null)
     ),
     constraint orders_whole_payment check ((paid_at is null) = (payment is null)),
     constraint orders_amounts check (quantity >= 1 and amount_minor >= 0),
@@ -66,9 +67,11 @@ create trigger orders_written_once before update on orders
 when old.number is not new.number
     or old.id is not new.id
     or (old.held_at is not null and
-        (old.held_at, old.sale, old.item, old.buyer, old.quantity, old.expires_at, old.amount_minor, old.currency)
+        (old.held_at, old.sale, old.item, old.buyer, old.quantity, old.expires_at, old.amount_minor, old.currency,
+         old.key)
         is not
-        (new.held_at, new.sale, new.item, new.buyer, new.quantity, new.expires_at, new.amount_minor, new.currency))
+        (new.held_at, new.sale, new.item, new.buyer, new.quantity, new.expires_at, new.amount_minor, new.currency,
+         new.key))
     or (old.paid_at is not null and (old.paid_at, old.payment) is not (new.paid_at, new.payment))
     or (old.cancelled_at is not null and old.cancelled_at is not new.cancelled_at)
     or (old.expired_at is not null and old.expired_at is not new.expired_at)

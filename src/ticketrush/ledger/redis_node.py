@@ -306,7 +306,7 @@ class RedisNode:
         """Give back units that nobody has used since `at_s`."""
         for key, (sale, shelf) in list(self.lent.items()):
             if not shelf.local.units:
-                del self.lent[key]  # those that a call has taken are named again when it puts them back
+                self.lent.pop(key, None)  # those that a call has taken are named again when it puts them back
             elif shelf.local.used_s <= at_s:
                 shelf.local.give_back()
                 await self.stock(sale, shelf)

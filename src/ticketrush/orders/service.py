@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from ticketrush import logs
-from ticketrush.errors import TicketrushError
+from ticketrush.errors import SettingsError, TicketrushError
 from ticketrush.orders.errors import SourceUnavailable, StoreUnavailable
 from ticketrush.orders.protocol import OrderStore, Source
 from ticketrush.orders.worker import RETRY_S_MAX, OrderWorker
@@ -77,6 +77,7 @@ async def work(
 
     Raises:
         StoreOutdated: the store's tables are missing or of another version.
+        SettingsError: `metrics_port` cannot be used.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -129,5 +130,8 @@ def _serve_metrics(worker: OrderWorker, port: int) -> str:
     }
     for name, (words, value) in figures.items():
         Gauge(name, words, registry=registry).set_function(value)
-    server, _ = start_http_server(port, LOCALHOST, registry)
+    try:
+        server, _ = start_http_server(port, LOCALHOST, registry)
+    except (OSError, OverflowError) as error:
+        raise SettingsError(f"cannot serve metrics at port {port}: {error}; choose another --metrics-port") from error
     return f"http://{LOCALHOST}:{server.server_port}/metrics"

@@ -136,6 +136,7 @@ class Failing:
         self.name, self.log = "failing", folder / "failing.err"
         self.launches: list[float] = []
         self.is_running = False
+        self.stops = 0
 
     def launch(self) -> None:
         self.launches.append(time.monotonic())
@@ -144,6 +145,7 @@ class Failing:
         return "ended with exit code 1"
 
     def stop(self) -> int:
+        self.stops += 1
         return 1
 
 
@@ -156,6 +158,7 @@ def test_a_program_that_ends_again_and_again_is_started_less_and_less_often(
     with Keeper(program) as keeper:
         eventually(lambda: len(program.launches) >= 6)
         assert keeper.restarts >= 5
+    assert program.stops == 1, "Linux would end it only with us"
     gaps = [later - sooner for sooner, later in zip(program.launches, program.launches[1:], strict=False)]
     assert all(gap >= least for gap, least in zip(gaps, (0.05, 0.1, 0.2, 0.4, 0.4), strict=False)), gaps
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from unittest.mock import patch
 
 from ticketrush import model as m
@@ -34,6 +35,13 @@ class Forgetful:
         shutil.rmtree(self._files)
         shutil.copytree(self._copy, self._files)
         self.server.start()
+
+
+def cut_tail(folder: Path, size: int) -> None:
+    """Cut the end off the newest part of an append-only file, as a power cut may."""
+    newest = max(folder.rglob("*.incr.aof"), key=lambda file: file.stat().st_mtime)
+    with newest.open("r+b") as file:
+        file.truncate(max(0, newest.stat().st_size - size))
 
 
 @contextlib.asynccontextmanager

@@ -19,6 +19,7 @@ from redis import Redis
 
 from tests.faults.buyers import Sale
 from tests.faults.fleet import LONGEST_S, ROUNDS, Fleet
+from tests.faults.forgetting import cut_tail
 from tests.faults.line import Line
 from tests.faults.nursery import Child
 from tests.valkey import fresh_database, own_valkey, valkey
@@ -173,13 +174,6 @@ def test_nodes_that_start_as_a_forgetful_server_comes_back_sell_nothing_twice(
             await fleet.serving()
 
         story(fleet, lose_the_tail_and_begin)
-
-
-def cut_tail(folder: Path, size: int) -> None:
-    """Cut the end off the newest part of an append-only file, as a power cut may."""
-    newest = max(folder.rglob("*.incr.aof"), key=lambda file: file.stat().st_mtime)
-    with newest.open("r+b") as file:
-        file.truncate(max(0, newest.stat().st_size - size))
 
 
 def test_what_nobody_remembers_is_reported_and_never_sold_twice(seed: int, fleets: Callable[..., Fleet]) -> None:

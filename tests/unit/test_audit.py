@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.unit.histories import (
@@ -21,6 +22,14 @@ from ticketrush.events import (
     SaleScheduled,
     StockAdded,
 )
+
+
+def test_what_is_written_again_after_the_sale_closed_was_made_before() -> None:
+    made = held(49_999, "a")
+    written_again = msgspec.structs.replace(made, at_ms=60_000)
+    assert audit([CREATED, written_again]).I4
+    sold_too_late = held(60_000, "b")
+    assert not audit([CREATED, sold_too_late]).I4
 
 
 def test_a_sound_history_keeps_all_eight() -> None:

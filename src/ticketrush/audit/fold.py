@@ -81,6 +81,7 @@ class Fold:
         self._findings = findings
         self._expected = expected
         self._opening: dict[str, tuple[int | None, int | None]] = {}
+        self._hold_ms: dict[str, int] = {}
         self._stock_keys: set[tuple[str, str, str]] = set()
         self._at_ms = 0
 
@@ -119,6 +120,7 @@ class Fold:
             self._broken("I5", f"sale {sale.id} is created a second time")
             return
         self._opening[sale.id] = (sale.opens_at_ms, sale.closes_at_ms)
+        self._hold_ms[sale.id] = sale.hold_window_ms
         books = self.books.setdefault(sale.id, {})
         for item in sale.items:
             books[item.id] = Book(f"{sale.id}/{item.id}", item.capacity, item.purchase_limit)
@@ -194,11 +196,15 @@ class Fold:
             self._broken("I4", f"nobody asked for reservation {event.id} of buyer {event.buyer}, key {event.key!r}")
 
     def _is_open(self, event: Held) -> bool:
-        """Whether the sale was open then; a sale that nobody created is I1's business."""
+        """Whether the sale was open when it was made; a sale that nobody created is I1's business.
+
+        What a server has forgotten and was written again has a later event; its hold ends when it was to end.
+        """
         opens_at_ms, closes_at_ms = self._opening.get(event.sale, (0, None))
         if opens_at_ms is None or event.at_ms < opens_at_ms:
             return False
-        return closes_at_ms is None or event.at_ms < closes_at_ms
+        made_at_ms = min(event.at_ms, event.expires_at_ms - self._hold_ms.get(event.sale, 0))
+        return closes_at_ms is None or made_at_ms < closes_at_ms
 
     def _settle(self, event: Paid | Expired | Cancelled | Refunded, to: State) -> None:
         order = self.orders.get(event.id)

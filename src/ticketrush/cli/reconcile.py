@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import msgspec
@@ -21,6 +23,7 @@ from ticketrush.cli.flags import Config, flag, setting, settings_of
 from ticketrush.clock import SystemClock
 from ticketrush.cluster.plan import SHARED
 from ticketrush.crowd.wording import units
+from ticketrush.orders.recall import recall
 from ticketrush.orders.reconciler import Differences, Reconciler
 from ticketrush.settings import Settings, without_password
 from ticketrush.wiring import ledger_of, records_of, store_of
@@ -55,7 +58,7 @@ def reconcile(
     config: Config = None,
     as_json: Annotated[bool, flag("RECONCILE_JSON", "Print what was found as JSON.", "--json")] = False,
 ) -> None:
-    """Make a ledger in Redis or Valkey whole again, and the order store agree with the ledger.
+    """Make a ledger in Redis or Valkey whole again, and the order store agree with it.
 
     The ledger: all leases are void, what is taken is counted, and the stock is built anew. Nodes do this by
     themselves when another server answers in the place of the one they knew. It is for the cases that they
@@ -63,10 +66,11 @@ def reconcile(
     answered 503 `unavailable`, then they sell under new leases. Running it when nothing is wrong is harmless,
     and so is running it again after it was interrupted.
 
-    It remembers no purchases, so it restores none: reservations that a server has forgotten are written
-    again by the nodes that acknowledged them in the last minute, when they see that server.
+    Reservations that a server has forgotten are written again by the nodes that acknowledged them in the last
+    minute, when they see that server. What no living node remembers, this command writes again, with the same ids,
+    if --orders names a store that knows it. It has to be soon: what was sold to others by then is lost, and told.
 
-    The orders, where --orders names a store: each reservation that has rested for ten seconds is compared with
+    Then the orders, where --orders names a store: each reservation that has rested for ten seconds is compared with
     its order. What the store lacks is written, and kept with its reason (`ticketrush orders repairs`); what
     contradicts, or what only the store knows, is told. This works for a ledger in a file, too.
 
@@ -96,6 +100,14 @@ def reconcile(
         raise typer.Exit(Exit.NOT_WELL)
 
 
+@dataclass
+class Told:
+    """What the order store told the ledger: orders that it lacks, and by sale those that it has no place for."""
+
+    lacking: int = 0
+    placeless: Counter[str] = field(default_factory=Counter)
+
+
 def _ledger_facts(settings: Settings, *, check: bool, as_json: bool) -> dict[str, Any]:
     """Make the ledger whole, or check it, and show that; what was found."""
     if check:
@@ -104,10 +116,14 @@ def _ledger_facts(settings: Settings, *, check: bool, as_json: bool) -> dict[str
         if not as_json:
             show_report(report.to_dict())
     else:
-        done = asyncio.run(_mend(settings))
+        told, done = asyncio.run(_mend(settings))
         facts, sales = _facts(done), done.sales
+        if settings.orders:
+            facts["ok"] = facts["ok"] and not told.placeless
+            facts["recalled"] = {"lacking": told.lacking, "placeless": dict(told.placeless)}
         if not as_json:
             _show(done, settings)
+            _show_told(told)
     if not sales:
         where = without_password(settings.ledger)
         output.say(f"there is no sale in {where}; is it the right server and database?", "yellow", aside=True)
@@ -150,13 +166,28 @@ def _ledger(settings: Settings, durability: str) -> RedisLedger:
     return cast("RedisLedger", ledger_of(settings.ledger, durability=durability, node=_name()))
 
 
-async def _mend(settings: Settings) -> Report:
+async def _mend(settings: Settings) -> tuple[Told, Report]:
+    """Make the ledger whole, with what the order store knows of it."""
     ledger = _ledger(settings, settings.durability)
     try:
         await ledger.open_for_operator()
-        return await ledger.reconcile()
+        told = await _remind(ledger, settings.orders) if settings.orders else Told()
+        return told, await ledger.reconcile()
     finally:
         await ledger.close()
+
+
+async def _remind(ledger: RedisLedger, orders: str) -> Told:
+    told, store = Told(), store_of(orders)
+    try:
+        await store.open()
+        async for rows in recall(store):
+            reminded = await ledger.remind(rows)
+            told.lacking += reminded.lacking
+            told.placeless.update(row.sale for row in reminded.placeless)
+    finally:
+        await store.close()
+    return told
 
 
 async def _check(settings: Settings) -> AuditReport:
@@ -198,5 +229,18 @@ def _show(report: Report, settings: Settings) -> None:
     for item in report.items:
         if item.is_oversold:
             output.say(f"oversold: {item.sale}/{item.item} has more held and sold than there is", "red")
-    for id in report.lost:
+    for id in report.lost[:SHOWN_MAX]:
         output.say(f"lost: reservation {id} was acknowledged, and its units or its key belong to another now", "red")
+    if len(report.lost) > SHOWN_MAX:
+        output.say(f"lost: {len(report.lost) - SHOWN_MAX:,} more, all of them with --json", "red")
+
+
+def _show_told(told: Told) -> None:
+    if told.lacking:
+        output.say(f"{told.lacking:,} orders were further than the ledger, which has forgotten them", "yellow")
+    for sale, count in told.placeless.most_common(SHOWN_MAX):
+        output.say(
+            f"{count:,} orders of sale {sale!r} have no place in the ledger: it has no such sale, or another one under "
+            "this name. If it has forgotten the sale, create it again as it was, and run this once more",
+            "red",
+        )

@@ -30,7 +30,7 @@ from ticketrush.ledger.redis_node import AHEAD, RedisNode
 from ticketrush.ledger.redis_operate import Operator
 from ticketrush.ledger.redis_reads import Reads, Where
 from ticketrush.ledger.redis_reaper import Reaper
-from ticketrush.ledger.redis_reconcile import Report, reconcile
+from ticketrush.ledger.redis_reconcile import Reminded, Report, reconcile, remind
 from ticketrush.ledger.redis_recovery import Recovery
 from ticketrush.ledger.redis_watch import STOP_S, Watch
 from ticketrush.model import Reason, Refused
@@ -116,6 +116,10 @@ class RedisLedger:
         await self._link.open()
         await self._link.trust(await self._link.identity())
         await self._node.discover()
+
+    async def remind(self, rows: Sequence[m.Reservation]) -> Reminded:
+        """Take reservations that buyers were told of, for `reconcile` to write again; see `redis_reconcile.remind`."""
+        return await remind(self._node, self._recovery, rows)
 
     async def reconcile(self) -> Report:
         """Make every sale whole again now, as after a failover; only after `open_for_operator`.

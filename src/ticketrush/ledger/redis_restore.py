@@ -1,4 +1,6 @@
-"""Writes again what a server has forgotten: reservations that this node acknowledged, and units that were added.
+"""Writes again what a server has forgotten: reservations that buyers were told of, and units that were added.
+
+A node knows what it has acknowledged itself. Whoever else knows something may tell it before (`tell`).
 
 What has no place any more is told, never forced in: its units, its key or its buyer's limit are another
 reservation's by now, or what was paid has ended otherwise.
@@ -10,8 +12,11 @@ import asyncio
 import contextlib
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from itertools import chain
 from typing import Final
+
+import msgspec
 
 from ticketrush import model as m
 from ticketrush.errors import LedgerUnavailable
@@ -38,7 +43,9 @@ RANK: Final = {
 }
 """How far a reservation has come; the same is in lua/restore.lua."""
 
-_TAKING: Final = (m.State.HELD, m.State.PAID)
+_TURN: Final = {m.State.PAID: 1, m.State.HELD: 2}
+"""What is written after what gives units back: first what money was taken for."""
+
 GIVEN_UP: Final = (m.State.CANCELLED, m.State.EXPIRED)
 
 Told = dict[int, list[m.Reservation]]
@@ -54,20 +61,39 @@ class Restorer:
 
     def __init__(self, node: RedisNode, memory: Memory) -> None:
         self._node, self._memory = node, memory
+        self._told: defaultdict[str, list[tuple[int, list[m.Reservation]]]] = defaultdict(list)
+        """By sale, what others have told: [(book, reservations), ...]."""
         self.restored = 0
         """Reservations written again so far."""
 
+    async def tell(self, sale: RedisSale, rows: Iterable[m.Reservation], now_ms: int) -> int:
+        """Take what buyers were told of; how much of it the books do not know, or know less of.
+
+        That is written again with what this node remembers itself. A hold that has ended by `now_ms` is given up.
+        """
+        books: defaultdict[int, list[m.Reservation]] = defaultdict(list)
+        for row in rows:
+            books[sale.book_of(row.buyer)].append(row)
+        lacking = 0
+        for number, told in books.items():
+            compared = zip(told, await self._compare(sale, number, told), strict=True)
+            kept = [_ended(row, now_ms) for row, outcome in compared if outcome]
+            if kept:
+                self._told[sale.id].append((number, kept))
+                lacking += len(kept)
+        return lacking
+
     def remembered(self, sale: RedisSale) -> Told:
-        """What this node acknowledged, in the state that it last was in; first what gives units back."""
+        """What buyers were told of, in the state that it last was in; first what gives units back."""
         newest: defaultdict[int, dict[str, m.Reservation]] = defaultdict(dict)
-        for _, id, number, reservations in self._memory.batches:
-            if id == sale.id:
-                known = newest[number]
-                for row in reservations:
-                    if row.id not in known or RANK[row.state] >= RANK[known[row.id].state]:
-                        known[row.id] = row
+        mine = [(number, rows) for _, id, number, rows in self._memory.batches if id == sale.id]
+        for number, reservations in chain(self._told.get(sale.id, ()), mine):
+            known = newest[number]
+            for row in reservations:
+                if row.id not in known or RANK[row.state] >= RANK[known[row.id].state]:
+                    known[row.id] = row
         return {
-            number: sorted(told.values(), key=lambda row: (row.state in _TAKING, row.expires_at_ms))
+            number: sorted(told.values(), key=lambda row: (_TURN.get(row.state, 0), row.expires_at_ms))
             for number, told in newest.items()
         }
 
@@ -141,6 +167,13 @@ class Restorer:
             yield
         finally:
             await self._node.link.run("restored", (key,), token)
+
+
+def _ended(row: m.Reservation, now_ms: int) -> m.Reservation:
+    """The reservation as it is at `now_ms`: a hold ends by itself."""
+    if row.state is not m.State.HELD or row.expires_at_ms > now_ms:
+        return row
+    return msgspec.structs.replace(row, state=m.State.EXPIRED)
 
 
 def _comparison(found: m.State, told: m.State) -> int:

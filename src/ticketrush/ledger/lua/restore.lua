@@ -21,7 +21,7 @@ for i, each in ipairs(ask.rows) do
     of.held = of.held + told[3]
     if of.limit then buy(told[1] .. ' ' .. told[2], told[3]) end
     if told[4] ~= '' then winners[named] = id end
-    due[#due + 1] = string.format('%.0f %s', told[6], id)
+    if told[7] == 'held' then due[#due + 1] = string.format('%.0f %s', told[6], id) end
     happened('held', now, id, ask.sale, told[1], told[2], told[3], told[4], told[6])
   elseif (row[7] == 'cancelled' or row[7] == 'expired') and (told[7] == 'paid' or told[7] == 'refunded') then
     outcomes[i] = -1

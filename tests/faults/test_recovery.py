@@ -271,6 +271,32 @@ def test_forgotten_additions_are_made_again_once_whoever_remembers_them(
     assert asyncio.run(forgotten_additions(server, is_all_forgotten=is_all_forgotten)) == 20
 
 
+async def forgotten_opening(server: Forgetful, shards: int, op: type[m.OpenSale | m.CloseSale]) -> None:
+    async with node(server.url, "ann", shards=shards) as ann, node(server.url, "bob", shards=shards) as bob:
+        opens_at_ms = None if op is m.OpenSale else 1
+        sale = m.Sale("g", (m.Item("a", 4),), opens_at_ms, hold_window_ms=HOLD_MS)
+        await ann.execute(NOW_MS, [m.CreateSale(sale)])
+        await bob._node.discover()
+        server.remember()
+        await ann.execute(NOW_MS, [op("g")])
+        told = await hold(ann, NOW_MS, "r1", "r2") if op is m.OpenSale else []
+        server.forget()
+        await asyncio.gather(recover(ann), recover(bob))
+        assert {await state_of(bob, id) for id in told} <= {State.HELD}
+        await bob._node.look(bob._node.sales["g"], 0)
+        more = await hold(bob, NOW_MS + 1, "r3", "r4", "r5")
+        assert len(told) + len(more) == (4 if op is m.OpenSale else 0)
+        assert await is_well(bob)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("op", [m.OpenSale, m.CloseSale])
+def test_a_sale_whose_opening_or_closing_was_forgotten_is_opened_or_closed_again(
+    server: Forgetful, shards: int, op: type[m.OpenSale | m.CloseSale]
+) -> None:
+    asyncio.run(forgotten_opening(server, shards, op))
+
+
 # --- together --------------------------------------------------------------------------------------
 
 

@@ -265,13 +265,15 @@ class RedisNode:
         """Hear of a book, and of the sale from its first one. The reply is that of the script."""
         reply = await self.book(sale, number, "look", items=list(sale.shelves), barrier=barrier, now=0, clock=0)
         if reply[0] == "ok" and number == 0 and (reply[9], reply[4]) >= (sale.books[0].epoch, sale.books[0].seq):
-            epoch, opens, closes, whole, *capacities, _ = reply[8]
+            epoch, opens, closes, whole, scheduled, *capacities, _ = reply[8]
             sale.is_whole = whole == "1"
             if int(epoch) != sale.epoch:
                 self.moved(sale, int(epoch))
             before = sale.sale
             sale.rest(max(self.now_ms, self.seen_ms))
-            sale.schedule(*(int(each) if each else None for each in (opens, closes)))
+            if int(scheduled or 0) >= sale.scheduled_at:  # else the server has forgotten that it was opened or closed
+                sale.schedule(*(int(each) if each else None for each in (opens, closes)))
+                sale.scheduled_at = int(scheduled or 0)
             if sale.sale is not before:
                 self.changed.add(sale.id)
             for shelf, capacity in zip(sale.shelves.values(), capacities, strict=True):

@@ -158,6 +158,7 @@ class Recovery:
                 epoch, whole = await self._progress(sale, number)
             if whole != "0" or epoch < sale.epoch:
                 await self._take(sale, number, max(epoch, sale.epoch) + 1, 0)
+        await self._schedule_again(sale)
         await self.restorer.add_again(sale)
         self._node.moved(sale, (await self._progress(sale, 0))[0])
 
@@ -184,11 +185,17 @@ class Recovery:
         of = sale.created
         asks = definition(sale, epoch=sale.epoch + 1, whole=0)
         await self._node.book(sale, number, "sale", blob_of(of), silent=number > 0, **asks)
-        opens, closes = sale.sale.opens_at_ms, sale.sale.closes_at_ms
-        if (opens, closes) != (of.opens_at_ms, of.closes_at_ms):
-            await self._node.book(sale, number, "sale", op="copy", silent=number > 0, opens=opens, closes=closes)
         if number == 0:
             await self._node.command("hset", SALES, sale.id, sale.number)
+
+    async def _schedule_again(self, sale: RedisSale) -> None:
+        """Open or close it again, where the server has forgotten that."""
+        opens, closes, at = sale.sale.opens_at_ms, sale.sale.closes_at_ms, sale.scheduled_at
+        for number, book in enumerate(sale.books):
+            if int(await self._node.command("hget", book.meta, "scheduled") or 0) < at:
+                await self._node.book(
+                    sale, number, "sale", op="copy", silent=number > 0, at=at, opens=opens, closes=closes
+                )
 
     # --- restore ----------------------------------------------------------------------------
 

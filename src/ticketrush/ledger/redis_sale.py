@@ -132,6 +132,8 @@ class RedisSale:
     def __init__(self, created: m.Sale, number: int, shards: int, node: str) -> None:
         self.created = self.sale = created
         self.number = number
+        self.scheduled_at = 0
+        """The clock of when it was last opened or closed; 0 if it never was."""
         self.epoch = 1
         self.is_whole = True
         """Whether it is selling, and not being recovered."""

@@ -54,4 +54,5 @@ if ask.op == 'copy' then
 end
 call('HSET', KEYS[1], 'opens', opens or '', 'closes', closes or '')
 if ask.silent then return reply('ok', false) end
+if not ask.at then call('HSET', KEYS[1], 'scheduled', clock + 1) end
 return written(pack({ { 'sale_scheduled', now, ask.sale, opens or none, closes or none } }))

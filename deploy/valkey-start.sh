@@ -1,13 +1,17 @@
 #!/bin/sh
-# Valkey with the user of the nodes: its password from a file, only the commands and keys that the ledger needs.
+# Valkey with a user for the nodes and one for who makes orders: passwords from files, only the commands and keys that
+# each of them needs.
 set -eu
 umask 077
 password=$(cat /run/secrets/valkey_password)
+orders_password=$(cat /run/secrets/valkey_orders_password)
 {
   printf 'user default off\n'
   printf 'user health on nopass resetkeys resetchannels -@all +ping\n'
   printf 'user ticketrush on >%s ~ticketrush:* resetchannels &ticketrush:changed -@all %s\n' "$password" \
-    '+evalsha +script|load +hello +auth +select +client|setinfo +client|setname +client|id +ping +info +config|get +time +wait +subscribe +unsubscribe +publish +hget +hmget +hset +hsetnx +hdel +hgetall +hkeys +hvals +hexists +hscan +hincrby +incr +incrby +set +get +pexpire +sadd +smembers +xadd +xrange +xrevrange +xread +rpush +lpop +lindex +del'
+    '+evalsha +script|load +hello +auth +select +client|setinfo +client|setname +client|id +ping +info +config|get +time +wait +subscribe +unsubscribe +publish +hget +hmget +hset +hsetnx +hdel +hgetall +hkeys +hvals +hlen +hexists +hscan +hincrby +incr +incrby +set +get +pexpire +sadd +smembers +xadd +xrange +xrevrange +xread +rpush +rpop +lpop +lindex +lrange +del'
+  printf 'user orders on >%s ~ticketrush:*:events %%R~ticketrush:* resetchannels -@all %s\n' "$orders_password" \
+    '+script|load +hello +auth +select +client|setinfo +client|setname +client|id +ping +info +config|get +time +hget +hmget +hgetall +hlen +hscan +lindex +xrange +xrevrange +xreadgroup +xgroup|create +xgroup|delconsumer +xautoclaim +xack +xpending +xlen +xinfo|groups (~ticketrush:* -@all +evalsha) (~ticketrush:*:meta ~ticketrush:*:stock -@all +hset)'
 } > /tmp/users.acl
 exec valkey-server --port 6379 --dir /data --save '' --appendonly yes --appendfsync always \
   --maxmemory-policy noeviction --protected-mode no --aclfile /tmp/users.acl

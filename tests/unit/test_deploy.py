@@ -71,19 +71,61 @@ def test_what_compose_mounts_and_builds_from_is_there() -> None:
         assert set(service.get("depends_on", ())) <= set(made["services"])
 
 
-def test_the_settings_of_compose_and_of_the_example_make_sense() -> None:
-    environment = compose()["services"]["node-1"]["environment"]
-    lines = (DEPLOY / "systemd" / "node.env.example").read_text("utf-8").splitlines()
-    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    for variables in (environment, example):
+def test_the_settings_of_compose_and_of_the_examples_make_sense() -> None:
+    services = compose()["services"]
+    examples = [example(f"{name}.env.example") for name in ("node", "orders")]
+    for variables in (services["node-1"]["environment"], services["worker-1"]["environment"], *examples):
         given: dict[str, Any] = {name.removeprefix("TICKETRUSH_").lower(): value for name, value in variables.items()}
         Settings(**given)
-    assert example["TICKETRUSH_LEDGER"].startswith(REDIS_SCHEMES)
+    for each in examples:
+        assert each["TICKETRUSH_LEDGER"].startswith(REDIS_SCHEMES)
+        assert each["TICKETRUSH_ORDERS"].startswith("postgresql://")
 
 
-def test_nobody_kills_a_node_before_it_had_time_to_stop() -> None:
-    assert int(compose()["services"]["node-1"]["stop_grace_period"].removesuffix("s")) >= STOP_S
-    assert int(unit(DEPLOY / "systemd" / "ticketrush@.service")["Service"]["TimeoutStopSec"]) >= STOP_S
+def example(name: str) -> dict[str, str]:
+    lines = (DEPLOY / "systemd" / name).read_text("utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("name", ["node-1", "relay", "worker-1", "worker-2"])
+def test_nobody_kills_a_container_before_it_had_time_to_stop(name: str) -> None:
+    assert int(compose()["services"][name]["stop_grace_period"].removesuffix("s")) >= STOP_S
+
+
+@pytest.mark.parametrize("name", ["ticketrush@", "ticketrush-relay", "ticketrush-worker@"])
+def test_nobody_kills_a_unit_before_it_had_time_to_stop(name: str) -> None:
+    assert int(unit(DEPLOY / "systemd" / f"{name}.service")["Service"]["TimeoutStopSec"]) >= STOP_S
+
+
+def test_tables_are_made_before_a_worker_begins() -> None:
+    services = compose()["services"]
+    workers = {name: service for name, service in services.items() if name.startswith("worker-")}
+    assert len(workers) == 2
+    for name, service in workers.items():
+        assert service["command"] == ["work", "--json", "--name", name]
+        assert service["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert (services["migrate"]["command"], services["migrate"]["restart"]) == (["migrate"], "no")
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    before = unit(DEPLOY / "systemd" / "ticketrush-worker@.service")["Service"]["ExecStartPre"]
+    assert before == "/opt/ticketrush/bin/ticketrush migrate"
+
+
+def test_what_a_container_is_given_is_what_it_needs_and_no_more() -> None:
+    secrets = {name: set(service.get("secrets", ())) for name, service in compose()["services"].items()}
+    assert secrets["relay"] == {"valkey_orders_password"}
+    assert secrets["worker-1"] == {"valkey_orders_password", "postgres_password"}
+    assert secrets["node-1"] == {"token_secrets", "valkey_password", "postgres_password"}
+    told = (DEPLOY / "entrypoint.sh").read_text("utf-8")
+    assert set().union(*secrets.values()) == set(re.findall(r"\$secrets/(\w+)", told))
+
+
+def test_the_users_of_valkey_are_those_of_the_documentation() -> None:
+    page = (DEPLOY.parent / "docs" / "operating.md").read_text("utf-8")
+    told = re.findall(r"^user \w+ on >PASSWORD.*$", page, re.MULTILINE)
+    text = (DEPLOY / "valkey-start.sh").read_text("utf-8").replace("\\\n", "").replace("%%", "%")
+    made = re.findall(r"'(user \w+ on >%s .*?) %s\\n' \S+ +'(.*?)'", text)
+    assert [f"{who.replace('%s', 'PASSWORD')} {what}" for who, what in made] == told
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize("file", UNITS, ids=lambda file: file.name)

@@ -15,12 +15,14 @@ _SECRETS: Final = ("password=", "user=", "passfile=", "sslpassword=")
 
 
 def without_password(url: str) -> str:
-    """A URL that may be shown: without the user and password in it, also where PostgreSQL takes one as ?password=."""
-    place, mark, query = url.partition("?")
-    scheme, slashes, where = place.partition("://")
-    host, slash, path = where.partition("/")
+    """A URL that may be shown: without the user and password in it, also where PostgreSQL takes one as ?password=.
+
+    All up to the last @ goes: a password that should have been percent-encoded may have / and ? in it.
+    """
+    scheme, slashes, rest = url.partition("://")
+    place, mark, query = rest.rpartition("@")[2].partition("?")
     shown = "&".join(each for each in query.split("&") if not each.lower().startswith(_SECRETS))
-    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}{mark if shown else ''}{shown}"
+    return f"{scheme}{slashes}{place}{mark if shown else ''}{shown}"
 
 
 def is_loopback(host: str) -> bool:

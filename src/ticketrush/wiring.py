@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from ticketrush.addresses import REDIS_SCHEMES
 from ticketrush.errors import SettingsError
@@ -60,6 +61,7 @@ def store_of(url: str) -> OrderStore:
         SettingsError: no store has such URLs, or it is not installed.
     """
     if url.partition(":")[0] in _POSTGRES:
+        _check_encoded(url)
         return _postgres_orders()(url)
     path = url.removeprefix(_SQLITE)
     if path == url or not path.strip("/"):
@@ -68,6 +70,20 @@ def store_of(url: str) -> OrderStore:
             "postgresql://USER@HOST:PORT/DATABASE"
         )
     return SqliteOrders(path)
+
+
+def _check_encoded(url: str) -> None:
+    """Raises SettingsError, without a word of the URL's, for one that can be cut in two ways."""
+    try:
+        parts = urlsplit(url)
+        is_sound = (parts.port or 1) > 0 and "@" not in parts.path + parts.query
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise SettingsError(
+            f"orders {without_password(url)!r}: this URL cannot be read. Write characters like / ? # @ : in the "
+            "password percent-encoded (%2F %3F %23 %40 %3A)"
+        )
 
 
 async def make_tables(url: str) -> list[str]:

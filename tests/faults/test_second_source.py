@@ -130,7 +130,7 @@ def records(orders: str) -> list[OrderRecord]:
 
 def reconciled(ledger: str, orders: str) -> dict[str, Any]:
     """What `ticketrush reconcile` found; whether it ended well is in "ok"."""
-    arguments = ["reconcile", "--ledger", ledger, "--durability", "memory", "--orders", orders, "--json"]
+    arguments = ["reconcile", "--ledger", ledger, "--durability", "memory", "--orders", orders, "--restore", "--json"]
     result = CliRunner().invoke(app, arguments)
     found: dict[str, Any] = json.loads(result.stdout)
     assert result.exit_code == (0 if found["ok"] else 1), result.output

@@ -165,3 +165,14 @@ def test_nodes_die_when_their_moment_has_come() -> None:
     assert doom.look(second + 5, 0.3, killed.append) == [Kill(b, 0.3, second + 5)]
     assert killed == [a, b]
     assert doom.milestones == []
+
+
+def test_what_is_started_gets_urls_by_the_environment_where_ps_does_not_show_them(tmp_path: Path) -> None:
+    plan = ClusterPlan(nodes=1, folder=tmp_path, orders="x", config=tmp_path / "c.toml", env={"A": "1"})
+    flags, env = plan.settings_of("redis://:hush@h:1/0", "postgresql://u:hush@h/d")
+    assert flags == ["--config", str((tmp_path / "c.toml").resolve())]
+    assert env == {
+        "A": "1",
+        "TICKETRUSH_LEDGER": "redis://:hush@h:1/0",
+        "TICKETRUSH_ORDERS": "postgresql://u:hush@h/d",
+    }

@@ -55,6 +55,15 @@ def reconcile(
             "--check",
         ),
     ] = False,
+    restore: Annotated[
+        bool,
+        flag(
+            "RECONCILE_RESTORE",
+            "Write reservations that only the order store knows into the ledger. The store must be of this ledger: "
+            "orders of another one would take units here.",
+            "--restore",
+        ),
+    ] = False,
     config: Config = None,
     as_json: Annotated[bool, flag("RECONCILE_JSON", "Print what was found as JSON.", "--json")] = False,
 ) -> None:
@@ -68,7 +77,8 @@ def reconcile(
 
     Reservations that a server has forgotten are written again by the nodes that acknowledged them in the last
     minute, when they see that server. What no living node remembers, this command writes again, with the same ids,
-    if --orders names a store that knows it. It has to be soon: what was sold to others by then is lost, and told.
+    with --restore and --orders that names a store that knows it. It has to be soon: what was sold to others by then is
+    lost, and told. Without --restore such orders are only counted.
 
     Then the orders, where --orders names a store: each reservation that has rested for ten seconds is compared with
     its order. What the store lacks is written, and kept with its reason (`ticketrush orders repairs`); what
@@ -84,10 +94,14 @@ def reconcile(
             "redis://127.0.0.1:6379/0, or an order store with --orders. A journal in a file is whole by itself; "
             "`ticketrush audit` checks it"
         )
+    if restore and (check or not (is_shared and settings.orders)):
+        raise UsageError(
+            "--restore writes what an order store knows into a Redis or Valkey: name both, without --check"
+        )
     logs.configure("error", "console")  # that epochs change is what this is for
     facts: dict[str, Any] = {"ok": True}
     if is_shared:
-        facts |= _ledger_facts(settings, check=check, as_json=as_json)
+        facts |= _ledger_facts(settings, check=check, restore=restore, as_json=as_json)
     if settings.orders:
         found = asyncio.run(_compare(settings, mend=not check))
         facts |= {"ok": facts["ok"] and found.is_well and not (check and found.repaired)}
@@ -108,7 +122,7 @@ class Told:
     placeless: Counter[str] = field(default_factory=Counter)
 
 
-def _ledger_facts(settings: Settings, *, check: bool, as_json: bool) -> dict[str, Any]:
+def _ledger_facts(settings: Settings, *, check: bool, restore: bool, as_json: bool) -> dict[str, Any]:
     """Make the ledger whole, or check it, and show that; what was found."""
     if check:
         report = asyncio.run(_check(settings))
@@ -116,9 +130,9 @@ def _ledger_facts(settings: Settings, *, check: bool, as_json: bool) -> dict[str
         if not as_json:
             show_report(report.to_dict())
     else:
-        told, done = asyncio.run(_mend(settings))
+        told, done = asyncio.run(_mend(settings, restore=restore))
         facts, sales = _facts(done), done.sales
-        if settings.orders:
+        if restore:
             facts["ok"] = facts["ok"] and not told.placeless
             facts["recalled"] = {"lacking": told.lacking, "placeless": dict(told.placeless)}
         if not as_json:
@@ -156,6 +170,8 @@ def _show_orders(found: Differences, *, check: bool) -> None:
     ):
         for id in ids[:SHOWN_MAX]:
             output.say(f"  {id} {words}", "yellow" if ids is found.repaired_orders else "red")
+    if found.forgotten and not check:
+        output.say("if they are of this ledger, which has lost them: ticketrush reconcile --restore writes them again")
 
 
 def _name() -> str:
@@ -166,12 +182,12 @@ def _ledger(settings: Settings, durability: str) -> RedisLedger:
     return cast("RedisLedger", ledger_of(settings.ledger, durability=durability, node=_name()))
 
 
-async def _mend(settings: Settings) -> tuple[Told, Report]:
-    """Make the ledger whole, with what the order store knows of it."""
+async def _mend(settings: Settings, *, restore: bool) -> tuple[Told, Report]:
+    """Make the ledger whole, with what the order store knows of it if `restore`."""
     ledger = _ledger(settings, settings.durability)
     try:
         await ledger.open_for_operator()
-        told = await _remind(ledger, settings.orders) if settings.orders else Told()
+        told = await _remind(ledger, settings.orders) if restore else Told()
         return told, await ledger.reconcile()
     finally:
         await ledger.close()

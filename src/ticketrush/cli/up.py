@@ -170,8 +170,6 @@ def _plan(
     elif settings.open:
         flags.append("--open")
     config = ctx.params.get("config") or Path("ticketrush.toml")
-    if config.is_file():
-        flags += ["--config", str(config.resolve())]
     secret = ""
     if not settings.open:
         given = ",".join(key.decode() for key in settings.token_keys)
@@ -184,6 +182,7 @@ def _plan(
         durability=settings.durability,
         port=settings.port,
         secret=secret,
+        config=config if config.is_file() else None,
         flags=tuple(flags),
         env=dict(os.environ),
     )

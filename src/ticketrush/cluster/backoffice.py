@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -70,13 +71,15 @@ def backoffice(plan: ClusterPlan, ledger: str) -> Iterator[BackOffice]:
 
 
 def _plan_programs(made: BackOffice, plan: ClusterPlan, ledger: str) -> None:
-    common = ["--ledger", ledger, "--json"]
+    flags, env = plan.settings_of(ledger, made.orders)
+    common = ["--json", *flags]
     if made.kafka:
         common += ["--kafka", made.kafka]
-        made.relay = Program("relay", plan.folder, [*_COMMAND, "relay", *common], plan.env)
+        made.relay = Program("relay", plan.folder, [*_COMMAND, "relay", *common], env)
+    mark = zlib.crc32(str(plan.folder).encode())  # two clusters on one Kafka have workers of different names
     for number in range(1, plan.workers + 1):
-        command = [*_COMMAND, "work", *common, "--orders", made.orders, "--name", f"worker-{number}"]
-        made.workers.append(Program(f"worker-{number}", plan.folder, command, plan.env))
+        command = [*_COMMAND, "work", *common, "--name", f"worker-{number}-{mark:08x}"]
+        made.workers.append(Program(f"worker-{number}", plan.folder, command, env))
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ class ClusterPlan:
         orders: where orders are kept: the URL of a store, or "postgres", which starts one; "" keeps none.
         kafka: brokers between the ledger and the orders, or "kafka", which starts one; "" does without.
         workers: processes that write orders.
+        config: a TOML file of settings for everything that is started; None for none.
         flags: more flags of ``serve``, for all nodes.
         env: the environment of the nodes, without the secret.
     """
@@ -55,6 +56,7 @@ class ClusterPlan:
     orders: str = ""
     kafka: str = ""
     workers: int = 1
+    config: Path | None = None
     flags: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -78,6 +80,12 @@ class ClusterPlan:
     def is_shared(self) -> bool:
         """Whether the ledger is one for several processes, not a file."""
         return self.ledger is None or self.ledger.startswith(SHARED)
+
+    def settings_of(self, ledger: str, orders: str) -> tuple[list[str], dict[str, str]]:
+        """What every process is told: flags, and the environment, where passwords in URLs are not seen by `ps`."""
+        flags = ["--config", str(self.config.resolve())] if self.config is not None else []
+        kept = {"TICKETRUSH_ORDERS": orders} if orders else {}
+        return flags, self.env | {"TICKETRUSH_LEDGER": ledger} | kept
 
     def port_of(self, number: int) -> int:
         """The port of the node of that number, counted from 0; 0 for a free one."""

@@ -112,14 +112,14 @@ def _valkeys(plan: ClusterPlan, stack: contextlib.ExitStack) -> list[Valkey]:
 
 def _node(plan: ClusterPlan, number: int, ledger: str, office: BackOffice | None) -> Node:
     name = f"node-{number + 1}" if plan.is_shared else "server"
-    flags = ["--ledger", ledger]
+    flags, env = plan.settings_of(ledger, office.orders if office is not None else "")
     if plan.is_shared:
         flags += ["--node", name, "--durability", plan.durability]
     if office is not None:
-        flags += ["--orders", office.orders, "--no-order-worker"]
+        flags.append("--no-order-worker")
     secret = {"TICKETRUSH_TOKEN_SECRETS": plan.secret} if plan.secret else {}
     port, weight = plan.port_of(number), plan.weight_of(number)
-    return Node(name, plan.folder, [*flags, *plan.flags], plan.env | secret, port=port, weight=weight)
+    return Node(name, plan.folder, [*flags, *plan.flags], env | secret, port=port, weight=weight)
 
 
 def _stop(made: Cluster) -> None:

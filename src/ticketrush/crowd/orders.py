@@ -16,6 +16,7 @@ from ticketrush.events import AnyEvent, Cancelled, Expired, Held, Paid, Refunded
 from ticketrush.orders.errors import StoreUnavailable
 from ticketrush.orders.model import Order
 from ticketrush.orders.protocol import OrderStore
+from ticketrush.settings import without_password
 from ticketrush.wiring import store_of
 
 DRAIN_S: Final = 30.0
@@ -38,6 +39,27 @@ class Orders(msgspec.Struct, frozen=True):
 
     records: list[OrderRecord]
     drained_s: float | None
+
+
+def check_empty(url: str) -> None:
+    """See that nobody's orders are in the store at `url`: they would be audited, and stay there for ever.
+
+    Raises:
+        CrowdError: there are some, or the store does not answer.
+    """
+    if asyncio.run(_has_orders(url)):
+        raise CrowdError(f"there are orders in {without_password(url)} already: name an empty store, or `postgres`")
+
+
+async def _has_orders(url: str) -> bool:
+    store = store_of(url)
+    try:
+        await store.open()
+        return bool(await store.page(0, 1))
+    except StoreUnavailable as error:
+        raise CrowdError(f"the orders cannot be read: {error}") from error
+    finally:
+        await store.close()
 
 
 def orders_of(url: str, events: Sequence[AnyEvent]) -> Orders:

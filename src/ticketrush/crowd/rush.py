@@ -23,7 +23,7 @@ from ticketrush.crowd.errors import CrowdError, Stopped
 from ticketrush.crowd.history import Door, History, Plan, Progress
 from ticketrush.crowd.operator import Level, address_of
 from ticketrush.crowd.options import RushOptions
-from ticketrush.crowd.orders import Orders, orders_of
+from ticketrush.crowd.orders import Orders, check_empty, orders_of
 from ticketrush.crowd.page import page
 from ticketrush.crowd.report import RushResult
 from ticketrush.crowd.send import send
@@ -92,6 +92,8 @@ def _run(options: RushOptions, console: Console, progress: list[Progress]) -> Ru
 
 def _rush(options: RushOptions, target: Target, progress: list[Progress]) -> RushResult:
     operator, sale = target.operator, target.sale
+    if target.own and target.own.orders:
+        check_empty(target.own.orders)
     operator.open_sale(sale, ITEM, options.tickets, options.limit, options.hold)
     before_s, _ = target.cost()
     doom = Doom(options.nodes or 1, options.kill, options.tickets, options.seed)

@@ -17,12 +17,16 @@ import msgspec
 from ticketrush import audit
 from ticketrush import events as ev
 from ticketrush import model as m
+from ticketrush.errors import LedgerUnavailable
 from ticketrush.events import AnyEvent
 from ticketrush.ids import DRAWN
 from ticketrush.ledger.redis_decide import reservation_of
 from ticketrush.ledger.redis_node import RedisNode, all_of
 from ticketrush.ledger.redis_sale import ROUTE, Book, RedisSale
 from ticketrush.model import State
+
+SEARCH_S: Final = 1.0
+"""How long an id that does not say where it is may wait and be looked for."""
 
 ENTRIES_AT_ONCE: Final = 500
 RECORDS_AT_ONCE: Final = 1_000
@@ -85,13 +89,16 @@ class Reads:
         return found or await self._search(id)
 
     async def _search(self, id: str) -> Where | None:
-        """Look into every book; for one id at a time, since it may be many."""
-        async with self._searching:
-            for books in _some(self._books()):
-                rows = (self._node.command("hexists", sale.books[number].records, id) for sale, number in books)
-                for (sale, number), is_there in zip(books, await all_of(*rows), strict=True):
-                    if is_there:
-                        return sale.id, number
+        """Look into every book; for one id at a time, since it may be many, and for a bounded time."""
+        try:
+            async with asyncio.timeout(SEARCH_S), self._searching:
+                for books in _some(self._books()):
+                    rows = (self._node.command("hexists", sale.books[number].records, id) for sale, number in books)
+                    for (sale, number), is_there in zip(books, await all_of(*rows), strict=True):
+                        if is_there:
+                            return sale.id, number
+        except TimeoutError:
+            raise LedgerUnavailable("an id that says not where it is was not found in time") from None
         return None
 
     async def reservation(self, id: str) -> m.Reservation | None:

@@ -117,7 +117,7 @@ async def work(source: JournalSource, store: OrderStore, batch_max: int = 100) -
     worker = OrderWorker(source, store, batch_max=batch_max)
     running = asyncio.create_task(worker.run())
     until_s = time.monotonic() + WITHIN_S
-    while await source.lag() or await store.position("journal") != _place(source):
+    while await source.lag() or await store.position(source.name) != _place(source):
         assert time.monotonic() < until_s
         await asyncio.sleep(0.005)
     worker.stop()
@@ -147,6 +147,8 @@ async def test_all_is_told_in_order_also_when_a_batch_is_cut(tmp_path: Path, mos
 
         assert [message.notice for message in messages] == notices_in(events)
         assert len({message.where for message in messages}) == len(messages)
+        assert await source.lag() > 0, "nothing of it is stored yet"
+        await source.done()
         assert await source.lag() == 0
 
 
@@ -171,7 +173,7 @@ async def test_an_item_whose_price_nobody_knows_is_told_as_no_notice(tmp_path: P
         bad, good = await rest_of(source)
 
     assert (bad.notice, good.notice) == (None, held("b", claim()))
-    assert bad.where == "journal/2"
+    assert bad.where == f"{source.name}/2"
     assert "KeyError" in bad.error
     assert b"never-created" in bad.payload
 
@@ -283,11 +285,28 @@ async def test_dead_letters_of_two_journals_do_not_hide_each_other(tmp_path: Pat
         write(file, [created("g1"), ev.Cancelled(1_000, id), made(id), ev.Paid(1_100, id, "p-1")])
     async with stored(tmp_path) as store, reading(path, store) as source:
         await work(source, store)
+        first = source.name
         put_in_place(path, other, "moved")
         await work(source, store)
 
         letters = await store.dead_letters(after=0, limit=10)
-        assert [letter.where for letter in letters] == ["journal/4/a/paid", "journal/4/b/paid"]
+        places = [letter.where.rpartition("/")[0] for letter in letters]
+        assert places == [f"{first}/4/a/paid", f"{source.name}/4/b/paid"]
+
+
+@in_loop
+async def test_two_journals_into_one_store_do_not_read_each_other_again(tmp_path: Path) -> None:
+    files = tmp_path / "a.db", tmp_path / "b.db"
+    for file, count in zip(files, (3, 5), strict=True):
+        write(file, [*history(count, id=file.stem), made(f"{file.stem}-last")])
+    async with stored(tmp_path) as store:
+        for _ in range(2):
+            for file in files:
+                async with reading(file, store) as source:
+                    await work(source, store)
+        for file in files:
+            async with reading(file, store) as source:
+                assert await source.lag() == 0
 
 
 @in_loop

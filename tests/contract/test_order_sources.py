@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
-from confluent_kafka import Producer
 
 from tests.books import AT_MS, Books
 from tests.in_loop import in_loop
-from tests.kafka import fresh_topic
+from tests.order_sources import SOON_S, orders, read, reading, rest
 from tests.valkey import own_valkey, valkey, valkey_url
 from ticketrush import events as ev
 from ticketrush import model as m
@@ -23,59 +23,13 @@ from ticketrush.cluster.topology import primaries, replicas, sentinels
 from ticketrush.cluster.valkey import Valkey
 from ticketrush.ledger.redis import RedisLedger
 from ticketrush.orders.errors import SourceUnavailable
-from ticketrush.orders.kafka import KafkaSource
-from ticketrush.orders.model import Kind, Notice
-from ticketrush.orders.notices import encode
-from ticketrush.orders.protocol import Message, Source
-from ticketrush.orders.streams import Streams
+from ticketrush.orders.model import PAYLOAD_MAX, Kind
+from ticketrush.orders.protocol import Message
+from ticketrush.orders.streams import STREAMS_AT_ONCE, Streams
 
 __all__ = ["valkey", "valkey_url"]
 
 CLAIM_S: Final = 0.3
-SOON_S: Final = 20.0
-
-
-@contextlib.asynccontextmanager
-async def reading(*sources: Source) -> AsyncIterator[None]:
-    try:
-        for source in sources:
-            await source.open()
-        yield
-    finally:
-        for source in sources:
-            await source.close()
-
-
-async def read(source: Source, count: int, *, most: int = 100) -> list[Message]:
-    """Messages of `source` until there are `count` different ones, each batch done."""
-    messages: list[Message] = []
-    async with asyncio.timeout(SOON_S):
-        while len({message.where for message in messages}) < count:
-            messages += await source.next(most, 0.5)
-            await source.done()
-    return messages
-
-
-async def rest(source: Source) -> list[Message]:
-    """What is left."""
-    messages: list[Message] = []
-    while batch := await source.next(1_000, 0.3):
-        messages += batch
-        await source.done()
-    return messages
-
-
-async def settles(source: Source) -> int:
-    """The lag, once the server can tell it."""
-    async with asyncio.timeout(SOON_S):
-        while True:
-            with contextlib.suppress(SourceUnavailable):
-                return await source.lag()
-            await asyncio.sleep(0.1)
-
-
-def orders(messages: Sequence[Message], kind: Kind = Kind.HELD) -> Counter[str]:
-    return Counter(each.notice.order for each in messages if each.notice is not None and each.notice.kind is kind)
 
 
 # --- the ledger's streams --------------------------------------------------------------------
@@ -278,6 +232,37 @@ async def test_many_sales_all_have_their_turn(valkey_url: str) -> None:
 
 
 @in_loop
+async def test_entries_of_a_dead_reader_are_taken_over_soon_however_many_sales_there_are(valkey_url: str) -> None:
+    count = 3 * STREAMS_AT_ONCE + 7
+    ids = [id for number in range(count) for id in Books(valkey_url, f"s{number}").create().sell(1)]
+    dead, alive = Streams(valkey_url, claim_s=CLAIM_S), Streams(valkey_url, claim_s=CLAIM_S)
+    async with reading(dead, alive):
+        lost = 0
+        while lost < len(ids):
+            lost += len(await dead.next(1_000, 1))
+        began_s = time.monotonic()
+        assert set(orders(await read(alive, len(ids), most=1_000))) == set(ids)
+        assert time.monotonic() - began_s < 10 * CLAIM_S
+
+
+@in_loop
+async def test_what_no_server_would_take_is_cut_and_no_notice(valkey_url: str) -> None:
+    books = Books(valkey_url, "s").create()
+    huge = "x" * 2_000_000
+    books.write_fields({"other": huge.encode()})
+    books.write(
+        [ev.Held(AT_MS, "id", "s", "second", huge, 1, "", AT_MS), ev.Held(AT_MS, "id", "s", huge, "b", 1, "", 0)]
+    )
+    good = books.sell(1)
+    streams = Streams(valkey_url)
+    async with reading(streams):
+        messages = await rest(streams)
+    assert set(orders(messages)) == set(good)
+    assert [len(each.payload) for each in messages if each.notice is None] == [PAYLOAD_MAX] * 3
+    assert max(len(each.error) for each in messages) <= 1_000
+
+
+@in_loop
 async def test_reading_goes_on_with_the_replica_that_took_over(tmp_path: Path) -> None:
     primary = Valkey(tmp_path, persistence="none")
     with running(primary), replicas(primary), sentinels(primary) as guards:
@@ -325,117 +310,3 @@ async def test_a_server_that_is_away_is_an_error_in_time_and_not_an_end() -> Non
             server.start()
             assert set(orders(await read(streams, 70) + await rest(streams))) <= set(ids)
             assert await streams.lag() == 0
-
-
-# --- Kafka -----------------------------------------------------------------------------------
-
-
-def publish(bootstrap: str, topic: str, payloads: Sequence[bytes | None], partitions: int = 1) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
-    for number, payload in enumerate(payloads):
-        producer.produce(topic, payload, f"{number}", number % partitions)
-    assert producer.flush(10) == 0
-
-
-def notices(count: int, first: int = 0) -> list[bytes]:
-    return [encode(Notice(f"order-{n}", Kind.EXPIRED, AT_MS)) for n in range(first, first + count)]
-
-
-def expired(messages: Sequence[Message]) -> Counter[str]:
-    return orders(messages, Kind.EXPIRED)
-
-
-@in_loop
-async def test_a_topic_is_read_from_its_beginning(kafka_bootstrap: str, kafka_topic: str) -> None:
-    publish(kafka_bootstrap, kafka_topic, notices(500))
-    for group in ("a", "b"):
-        source = KafkaSource(kafka_bootstrap, kafka_topic, kafka_topic + group)
-        async with reading(source):
-            messages = await read(source, 500)
-            assert await settles(source) == 0
-        assert expired(messages) == Counter(f"order-{n}" for n in range(500))
-        assert messages[0].where == f"{kafka_topic}/0/0"
-        assert messages[-1].where == f"{kafka_topic}/0/499"
-
-
-class _CommitsTooEarly(KafkaSource):
-    """A planted bug: what was read counts as done."""
-
-    async def next(self, most: int, wait_s: float) -> Sequence[Message]:
-        messages = await super().next(most, wait_s)
-        await self.done()
-        return messages
-
-
-@pytest.mark.parametrize("kind", [KafkaSource, _CommitsTooEarly])
-@in_loop
-async def test_what_was_not_done_is_sent_again(kafka_bootstrap: str, kafka_topic: str, kind: type[KafkaSource]) -> None:
-    publish(kafka_bootstrap, kafka_topic, notices(300))
-    first = kind(kafka_bootstrap, kafka_topic, kafka_topic)
-    async with reading(first):
-        done = await read(first, 100)
-        undone = await first.next(50, 5)
-        assert undone
-    second = KafkaSource(kafka_bootstrap, kafka_topic, kafka_topic)
-    skipped = 0 if kind is KafkaSource else len(undone)
-    async with reading(second):
-        again = await read(second, 300 - len(done) - skipped)
-        assert await settles(second) == 0
-    places = {message.where for message in (*done, *again)}
-    assert places == {f"{kafka_topic}/0/{n}" for n in range(300)} - {each.where for each in undone[:skipped]}
-    assert len(done) + len(again) == len(places)
-
-
-@in_loop
-async def test_a_message_that_is_no_notice_is_told_as_such(kafka_bootstrap: str, kafka_topic: str) -> None:
-    junk = (b"", None, b"\xff", b"[]", b'{"order":"x"}', b"[" * 100_000)
-    publish(kafka_bootstrap, kafka_topic, [*notices(5), *junk, *notices(5, 5)])
-    source = KafkaSource(kafka_bootstrap, kafka_topic, kafka_topic)
-    async with reading(source):
-        messages = await read(source, 10 + len(junk))
-        assert await settles(source) == 0
-    wrong = [message for message in messages if message.notice is None]
-    assert [message.where for message in wrong] == [f"{kafka_topic}/0/{n}" for n in range(5, 5 + len(junk))]
-    assert all(message.error for message in wrong)
-    assert len(expired(messages)) == 10
-
-
-@in_loop
-async def test_a_second_reader_takes_partitions_over_and_nothing_is_lost(kafka_bootstrap: str) -> None:
-    topic = fresh_topic(kafka_bootstrap, 4)
-    publish(kafka_bootstrap, topic, notices(400), 4)
-    one, other = (KafkaSource(kafka_bootstrap, topic, topic) for _ in range(2))
-    found: list[Message] = []
-    shares = [0, 0]
-    async with reading(one):
-        undone = await one.next(200, 5)  # read, and never stored before the other one comes
-        async with reading(other), asyncio.timeout(60):
-            published = 400
-            while len(expired(found)) < published or min(shares) == 0 or await settles(one):
-                for number, source in enumerate((one, other)):
-                    messages = await source.next(100, 0.1)
-                    if number == 0 and undone:
-                        found, undone = [*undone], []  # now it is
-                    found += messages
-                    shares[number] += len(messages)
-                    await source.done()
-                if min(shares) == 0:  # the other one has not come yet
-                    publish(kafka_bootstrap, topic, notices(100, published), 4)
-                    published += 100
-    assert set(expired(found)) == {f"order-{n}" for n in range(published)}
-
-
-@in_loop
-async def test_a_topic_that_is_not_there_is_waited_for(kafka_bootstrap: str, kafka_topic: str) -> None:
-    source = KafkaSource(kafka_bootstrap, kafka_topic + "-none", kafka_topic)
-    with pytest.raises(SourceUnavailable, match="UNKNOWN_TOPIC"):
-        await source.open()
-    await source.close()
-
-
-@in_loop
-async def test_no_broker_is_an_error_in_time() -> None:
-    source = KafkaSource("127.0.0.1:1", "t")
-    with pytest.raises(SourceUnavailable):
-        await asyncio.wait_for(source.open(), 10)
-    await source.close()

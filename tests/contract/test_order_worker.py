@@ -4,67 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import apsw
 import pytest
 
 from tests.in_loop import in_loop
+from tests.order_worker import WITHIN_S, ListSource, messages_of, opened, until, work_off, working
 from tests.orders import Naive, claim, ended, held, paid, rows_in
 from ticketrush.orders import worker as worker_module
-from ticketrush.orders.errors import SourceUnavailable, StoreOutdated
+from ticketrush.orders.errors import StoreOutdated
 from ticketrush.orders.model import DeadLetter, Kind, Notice, OrderState, Repair
 from ticketrush.orders.notices import encode
 from ticketrush.orders.protocol import Message, OrderStore
 from ticketrush.orders.sqlite import SqliteOrders
-from ticketrush.orders.worker import DEFECTS_MAX, OrderWorker
+from ticketrush.orders.worker import DEFECTS_MAX
 
-Store = TypeVar("Store", bound=SqliteOrders)
-
-WITHIN_S: Final = 30.0
 POISON: Final = 0.01
-
-
-class ListSource:
-    """A `Source` of a list of messages; a reader that begins again is told all that was not done, at least."""
-
-    name = "list"
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self.messages = list(messages)
-        self.read = self.finished = 0
-        self.is_away = False
-
-    async def open(self) -> None: ...
-
-    async def close(self) -> None:
-        self.read = 0  # whoever reads next is told everything again
-
-    async def next(self, most: int, wait_s: float) -> Sequence[Message]:
-        self._answer()
-        page = self.messages[self.read : self.read + most]
-        self.read += len(page)
-        await asyncio.sleep(0 if page else min(wait_s, 0.01))
-        return page
-
-    def position(self) -> tuple[str, str] | None:
-        return self.name, str(self.read)
-
-    async def done(self) -> None:
-        self._answer()
-        self.finished = self.read
-
-    async def lag(self) -> int:
-        self._answer()
-        return len(self.messages) - self.finished
-
-    def _answer(self) -> None:
-        if self.is_away:
-            raise SourceUnavailable("the list is away")
 
 
 class Planted(SqliteOrders):
@@ -95,47 +55,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "LAG_S", 0.02)
 
 
-@asynccontextmanager
-async def opened(store: Store) -> AsyncIterator[Store]:
-    await store.migrate()
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-@asynccontextmanager
-async def working(source: ListSource, store: OrderStore, batch_max: int = 2_000) -> AsyncIterator[OrderWorker]:
-    """A worker that runs for as long as the block lasts, and then stops as it should."""
-    worker = OrderWorker(source, store, batch_max=batch_max)
-    running = asyncio.create_task(worker.run())
-    try:
-        yield worker
-        assert not running.done()
-    finally:
-        worker.stop()
-        await asyncio.wait_for(running, WITHIN_S)
-
-
-async def until(is_so: Callable[[], bool], within_s: float = WITHIN_S) -> None:
-    give_up_s = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < give_up_s
-        await asyncio.sleep(0.005)
-
-
-async def work_off(source: ListSource, store: OrderStore, batch_max: int = 2_000) -> OrderWorker:
-    """A worker that has done all that the source has."""
-    async with working(source, store, batch_max) as worker:
-        await until(lambda: source.finished == len(source.messages) and worker.lag == 0)
-    return worker
-
-
-def messages_of(notices: Sequence[Notice]) -> list[Message]:
-    return [Message(f"list/{number}", encode(each), each) for number, each in enumerate(notices)]
-
-
 def story(orders: int, dice: random.Random) -> list[Notice]:
     """Orders that end in every way."""
     told: list[Notice] = []
@@ -163,7 +82,7 @@ def naive_rows(notices: Sequence[Notice]) -> dict[str, tuple[Any, ...]]:
 async def letters_in(store: OrderStore) -> dict[str, DeadLetter]:
     found = await store.dead_letters(after=0, limit=10_000)
     assert len({each.where for each in found}) == len(found)
-    return {each.where: each for each in found}
+    return {each.where.rpartition("/")[0]: each for each in found}
 
 
 # --- at least once, once in effect ------------------------------------------------------------
@@ -212,8 +131,18 @@ async def test_a_dead_letter_says_what_came_and_why_it_is_none(tmp_path: Path) -
         await work_off(source, store)
 
         (letter,) = (await letters_in(store)).values()
-        assert (letter.where, letter.payload, letter.error) == ("list/0", b"\xff{", "JSON is malformed")
+        assert (letter.payload, letter.error) == (b"\xff{", "JSON is malformed")
+        assert re.fullmatch("list/0/[0-9a-f]{8}", letter.where)
         assert before_ms <= letter.at_ms <= time.time() * 1_000
+
+
+@in_loop
+async def test_another_message_in_a_place_that_is_known_is_another_dead_letter(tmp_path: Path) -> None:
+    """A topic that was deleted and made again counts from its start again."""
+    async with opened(SqliteOrders(tmp_path / "o.db")) as store:
+        for payload in (b"one", b"two", b"one"):
+            await work_off(ListSource([Message("list/0", payload, None, "no notice")]), store)
+        assert [each.payload for each in await store.dead_letters(after=0, limit=10)] == [b"one", b"two"]
 
 
 # --- what is refused --------------------------------------------------------------------------

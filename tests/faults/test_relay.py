@@ -221,7 +221,7 @@ async def test_what_is_no_notice_goes_through_with_what_is_wrong_with_it(
 ) -> None:
     topic = fresh_topic(kafka_bootstrap)
     books = Books(valkey_url, "s").create()
-    junk = books.write(b"\xc1junk")
+    junk = books.write(b"\xc1junk" + bytes(2_000_000))  # more than brokers take
     ids = books.sell(10)
     new_relay(valkey_url, kafka_bootstrap, topic)
     await nothing_waits(valkey_url)

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
 from tests.orders import by_hand, ended, held, paid, tell
+from ticketrush import events as ev
 from ticketrush.cli import app
 from ticketrush.cli.app import Exit
 from ticketrush.orders.model import DeadLetter, Kind, Repair
@@ -151,6 +153,21 @@ def test_replay_settles_what_goes_through_and_says_why_the_rest_does_not(url: st
     assert printed("orders", "show", "late")["state"] == "paid"
     assert [each["number"] for each in printed("orders", "dead-letters")] == [1, 2]
     assert by_hand(url, "select outcome from dead_letters where number = 3") == [("replayed",)]
+
+
+def test_an_event_of_a_stream_is_replayed_where_it_says_enough(url: str) -> None:
+    events = (
+        ev.Paid(9, "of-an-event", "p-9"),
+        ev.Held(9, "h", "g1", "second", "ann", 1, "", 10),
+        ev.StockAdded(9, "g1", "i", 1, ""),
+    )
+    letters = [DeadLetter(f"stream/{n}", msgspec.msgpack.encode(each), "", 9) for n, each in enumerate(events)]
+    tell(url, lambda store: store.put([], dead=letters))
+    paid_one, held_one, other = json.loads(run("orders", "replay", "--all", "--json").stdout)[-3:]
+    assert not paid_one["error"]
+    assert printed("orders", "show", "of-an-event")["payment"] == "p-9"
+    assert "ticketrush reconcile" in held_one["error"]
+    assert "not a notice" in other["error"]
 
 
 def test_one_letter_is_replayed(url: str) -> None:

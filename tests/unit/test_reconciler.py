@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -109,7 +109,7 @@ async def test_a_missing_order_is_written_with_all_that_is_known(tmp_path: Path,
         (repair,) = await here.store.repairs(limit=10)
         assert (repair.order, repair.before, repair.after, repair.at_ms) == ("o", "missing", end, NOW_MS)
         assert repair.reason == (
-            f"the ledger has it {end} since {([made('o'), *events])[-1].at_ms}, the event log did not bring that"
+            f"the ledger has it {end} since {([made('o'), *events])[-1].at_ms}, the event log had not brought that"
         )
         repaired = await rows_in(here.store)
         await here.store.put([held("o"), *notices])  # as the log would have told it, late
@@ -200,6 +200,34 @@ async def test_pages_of_any_size_are_compared_whole(tmp_path: Path, monkeypatch:
         assert found.repaired_orders == ids[:5], "some are named, all are counted"
         assert len(found.forgotten_orders) == 5
         assert set(await rows_in(here.store)) == {*ids, *(f"forgotten-{id}" for id in ids)}
+
+
+@in_loop
+async def test_a_page_is_repaired_at_once_and_a_refused_order_hinders_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"o{number}" for number in range(500)]
+    async with world(tmp_path, *map(made, ids)) as here:
+        calls = 0
+        put = here.store.put
+
+        async def counted(*args: Any, **kwargs: Any) -> None:
+            nonlocal calls
+            calls += 1
+            await put(*args, **kwargs)
+
+        monkeypatch.setattr(here.store, "put", counted)
+        assert (await here.compared()).repaired == 500
+        assert calls == 1
+        await here.agrees()
+    refused = tmp_path / "refused"
+    refused.mkdir()
+    async with world(
+        refused, *map(made, ids), told=[paid("o7", "p-x", at_ms=1_100), held("eve", claim("eve"))]
+    ) as here:
+        here.happens(*(ev.Paid(1_100, id, "p-1") for id in ids))
+        found = await here.compared()
+        assert (found.repaired, found.contradicting_orders) == (499, ["o7"])
 
 
 # --- what nobody can put right ----------------------------------------------------------------
@@ -300,15 +328,15 @@ async def test_a_ledger_that_moves_between_the_questions_is_not_one_that_has_for
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(tmp_path, made("o")) as here:
-        ask = here.records.reservation
+        ask = here.records.reservations
 
-        async def and_then(id: str) -> m.Reservation | None:
-            found = await ask(id)
+        async def and_then(ids: Collection[str]) -> Mapping[str, m.Reservation]:
+            found = await ask(ids)
             here.happens(ev.Paid(RECENT_MS, "o", "p-1"))
             await here.store.put([held("o"), paid("o", at_ms=RECENT_MS)])
             return found
 
-        monkeypatch.setattr(here.records, "reservation", and_then)
+        monkeypatch.setattr(here.records, "reservations", and_then)
         found = await here.compared()
 
         assert (found.contradictions, found.forgotten) == (0, 0)
@@ -321,19 +349,18 @@ async def test_a_ledger_that_moves_between_the_questions_is_not_one_that_has_for
 @in_loop
 async def test_records_are_those_of_the_journal_as_it_is_now(tmp_path: Path) -> None:
     async with world(tmp_path, made("o"), *ENDS["refunded"][0]) as here:
-        record = await here.records.reservation("o")
-        assert record is not None
+        record = (await here.records.reservations(["o"]))["o"]
         assert (record.state, record.payment, record.changed_at_ms) == (m.State.REFUNDED, "p-1", 1_200)
         assert [each.kind for each in notices_of(record, here.records.prices)] == [
             Kind.HELD,
             Kind.PAID,
             Kind.REFUNDED,
         ]
-        assert await here.records.known(["o", "later"]) == {"o"}
+        assert set(await here.records.reservations(["o", "later"])) == {"o"}
         here.happens(
             made("later"), ev.SaleScheduled(1_000, "g1", None, None), ev.StockAdded(1_000, "g1", "second", 1, "")
         )
-        assert await here.records.known(["o", "later"]) == {"o", "later"}
+        assert set(await here.records.reservations(["o", "later"])) == {"o", "later"}
 
 
 @in_loop

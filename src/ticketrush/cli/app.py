@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from ticketrush.cluster.errors import NotInstalled, PlanError
 from ticketrush.crowd.errors import NoAnswer, OptionError, Stopped
 from ticketrush.errors import JournalError, LedgerUnavailable, SettingsError, TicketrushError
-from ticketrush.orders.errors import StoreOutdated, StoreUnavailable
+from ticketrush.orders.errors import SourceLost, StoreOutdated, StoreUnavailable
 
 
 class Exit(enum.IntEnum):
@@ -53,6 +53,7 @@ CODES: tuple[tuple[type[TicketrushError], Exit], ...] = (
     (NoAnswer, Exit.UNREACHABLE),
     (StoreOutdated, Exit.USAGE),
     (StoreUnavailable, Exit.UNREACHABLE),
+    (SourceLost, Exit.UNREACHABLE),
 )
 
 EXIT_CODES_HELP = """Exit codes: 0 all is well · 1 what was checked is not well · 2 wrong usage or settings ·

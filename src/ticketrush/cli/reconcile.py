@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 EPILOG = """Examples: `ticketrush reconcile --ledger redis://127.0.0.1:6379/0 --check` says whether all is well. ·
 `TICKETRUSH_LEDGER=rediss://operator:PASSWORD@valkey:6379/0 ticketrush reconcile` keeps the password out of `ps`. ·
 Exit codes: 0 all is well · 1 something is lost, oversold or violated · 2 wrong usage or settings of the server ·
-3 the server does not answer, or refuses to write: run it again."""
+3 the server does not answer, or refuses to write: run it again · 4 the order store does not answer: run it again."""
 
 EVENTS_AT_ONCE: Final = 10_000
 SHOWN_MAX: Final = 20

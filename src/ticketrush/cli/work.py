@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 import uvloop
@@ -28,7 +28,11 @@ EPILOG = """Examples: `ticketrush work --ledger sqlite:///tickets.db --orders sq
 serve`. · `ticketrush work --ledger redis://valkey:6379/0 --orders postgresql://shop@db/shop` reads the ledger's
 streams. · `ticketrush work --kafka kafka:9092 --orders postgresql://shop@db/shop` reads what `ticketrush relay`
 publishes. · Exit codes: 0 stopped by SIGTERM or Ctrl-C · 2 wrong usage or settings, or tables that want
-`ticketrush migrate`."""
+`ticketrush migrate` · 4 a store in a file that cannot be written at the start, or Kafka that has no place for this
+worker any more."""
+
+TURN: Final = 0.9
+"""How much of the time between two comparisons another worker leaves to the one that compares."""
 
 
 def work(
@@ -54,10 +58,11 @@ def work(
         float,
         flag(
             "WORK_COMPARE_EVERY",
-            "How often to hold the store against the ledger and put right what it lacks, which reads all of both; "
-            "0 never does.",
+            "How often to hold the store against the ledger and put right what it lacks, which reads all of both: one "
+            "worker does it, when nothing waits in the log. 0 never does.",
             "--compare-every",
             metavar="SECONDS",
+            min=0,
         ),
     ] = COMPARE_EVERY_S,
     config: Config = None,
@@ -100,16 +105,18 @@ async def _run(
         store,
         started=lambda url: _announce(settings, url, as_json=as_json),
         metrics_port=metrics_port,
-        compare=(lambda: _compare(settings, store)) if compare_every and knows_ledger else None,
+        compare=(lambda: _compare(settings, store, compare_every)) if compare_every and knows_ledger else None,
         compare_every_s=compare_every,
     )
 
 
-async def _compare(settings: Settings, store: OrderStore) -> None:
+async def _compare(settings: Settings, store: OrderStore, every_s: float) -> None:
+    """Compare, unless another worker did lately."""
     records = records_of(settings.ledger, f"work-{socket.gethostname()}-{os.getpid()}")
     try:
         await records.open()
-        await Reconciler(records, store).run(SystemClock().now_ms())
+        if await records.turn(TURN * every_s):
+            await Reconciler(records, store).run(SystemClock().now_ms())
     finally:
         await records.close()
 

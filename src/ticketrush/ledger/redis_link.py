@@ -157,9 +157,24 @@ class Link:
     async def command(self, name: str, *args: Any) -> Any:
         """The reply of a plain command. Raises LedgerUnavailable."""
         self.calls[name] += 1
+        return await self._plainly(name, lambda: getattr(self.client, name)(*args))
+
+    async def commands(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The replies of plain commands that are sent together, each a name and its arguments.
+
+        What is wrong with one of them is in the place of its reply, as a RedisError. Raises LedgerUnavailable.
+        """
+        pipe = self.client.pipeline(transaction=False)
+        for name, *args in calls:
+            self.calls[name] += 1
+            getattr(pipe, name)(*args)
+        replies = await self._plainly("commands sent together", lambda: pipe.execute(raise_on_error=False))
+        return list(replies)
+
+    async def _plainly(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
         try:
             async with asyncio.timeout(TIMEOUT_S), self._room:
-                return await getattr(self.client, name)(*args)
+                return await call()
         except AnotherServer as error:
             raise LedgerRefused(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:

@@ -7,6 +7,7 @@
     ├── NoticeRefused        the store refuses what a notice says; nothing of the batch was written
     ├── StoreOutdated        the store's tables are missing, or older or newer than this program; names the command
     ├── SourceUnavailable    the event log did not answer; nothing is lost, ask again
+    ├── SourceLost           the event log will not answer this reader any more; nothing is lost, start it again
     └── BrokerUnavailable    Kafka did not take all that was to be published; publish it again
 """
 
@@ -29,6 +30,10 @@ class StoreOutdated(TicketrushError):
 
 class SourceUnavailable(TicketrushError):
     """The event log did not answer. Nothing is lost; ask again."""
+
+
+class SourceLost(TicketrushError):
+    """The event log will not answer this reader any more. Nothing is lost; start it again."""
 
 
 class BrokerUnavailable(TicketrushError):

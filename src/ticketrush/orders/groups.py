@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from ticketrush import logs
 from ticketrush import model as m
@@ -40,6 +41,21 @@ async def ask(link: Link, command: str, *args: Any) -> Any:
         return await link.command(command, *args)
     except LedgerUnavailable as error:
         raise SourceUnavailable(str(error)) from error
+
+
+async def ask_all(link: Link, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The answers to plain commands that are sent together; a ResponseError is what the server says of one of them.
+
+    Raises SourceUnavailable.
+    """
+    try:
+        answers = await link.commands(calls)
+    except LedgerUnavailable as error:
+        raise SourceUnavailable(str(error)) from error
+    for answer in answers:
+        if isinstance(answer, Exception) and not isinstance(answer, ResponseError):
+            raise SourceUnavailable(f"no answer from {link.shown}: {answer}") from answer
+    return answers
 
 
 async def all_of(calls: Iterable[Awaitable[Any]]) -> tuple[list[Any], list[SourceUnavailable]]:
@@ -142,22 +158,30 @@ class Groups:
 
     async def lag(self) -> int:
         """Entries of all streams that this group was not given yet, or has not acknowledged."""
-        total = 0
-        streams = [*self.streams, *self._absent]
-        for begin in range(0, len(streams), AT_ONCE):
-            found, failed = await all_of(self._lag_of(stream) for stream in streams[begin : begin + AT_ONCE])
-            if failed:
-                raise failed[0]
-            total += sum(found)
+        total, streams, untold = 0, list(self.streams), list(self._absent)
+        async for stream, groups in self._of_each("xinfo_groups", streams):
+            told = None if isinstance(groups, ResponseError) else self._waiting(groups)
+            if told is None:
+                untold.append(stream)
+            else:
+                total += told
+        async for _, length in self._of_each("xlen", untold):
+            total += 0 if isinstance(length, ResponseError) else length
         return total
 
-    async def _lag_of(self, stream: str) -> int:
-        length: int = await ask(self._link, "xlen", stream)
-        if not length:
-            return 0
-        for found in await ask(self._link, "xinfo_groups", stream):
-            if found["name"].decode() == self.group:
-                if found["lag"] is None:  # the server cannot tell after entries were taken out of the middle
-                    return length
-                return int(found["lag"]) + int(found["pending"])
-        return length
+    def _waiting(self, groups: Sequence[Mapping[str, Any]]) -> int | None:
+        """What our group has before it; None if it is not there, or the server cannot tell.
+
+        It cannot after entries were taken out of the middle.
+        """
+        for group in groups:
+            if group["name"].decode() == self.group and group["lag"] is not None:
+                return int(group["lag"]) + int(group["pending"])
+        return None
+
+    async def _of_each(self, command: str, streams: Sequence[str]) -> AsyncIterator[tuple[str, Any]]:
+        """Each stream and the answer to a command about it, or what the server says is wrong with it."""
+        for begin in range(0, len(streams), AT_ONCE):
+            some = streams[begin : begin + AT_ONCE]
+            for stream, answer in zip(some, await ask_all(self._link, [(command, each) for each in some]), strict=True):
+                yield stream, answer

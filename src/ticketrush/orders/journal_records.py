@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -57,15 +57,14 @@ class JournalRecords:
         while page := list(islice(rows, ROWS)):
             yield page
 
-    async def reservation(self, id: str) -> m.Reservation | None:
-        """See `Records.reservation`."""
+    async def reservations(self, ids: Collection[str]) -> Mapping[str, m.Reservation]:
+        """See `Records.reservations`."""
         await self._catch_up()
-        return self._rows.get(id)
+        return {id: self._rows[id] for id in ids if id in self._rows}
 
-    async def known(self, ids: Collection[str]) -> Collection[str]:
-        """See `Records.known`."""
-        await self._catch_up()
-        return {id for id in ids if id in self._rows}
+    async def turn(self, within_s: float) -> bool:
+        """See `Records.turn`: there is one worker beside a file."""
+        return True
 
     async def _catch_up(self) -> None:
         try:

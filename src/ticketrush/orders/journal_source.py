@@ -1,7 +1,8 @@
 """The journal of an embedded ledger as an event log, read by another process than the one that owns it.
 
 How far it was read is kept by the store, in the transaction that wrote the orders: number of the last
-event and the checksum of its batch. A journal that does not have that event (a backup was put back,
+event and the checksum of its batch, under the checksum of the journal's first batch, so that several
+journals may be read into one store. A journal that does not have that event (a backup was put back,
 or a power cut took its end, also while we read) is read again from its start, which is harmless.
 """
 
@@ -37,20 +38,33 @@ log = logs.get("ticketrush.orders")
 class JournalSource:
     """A `Source`. One process owns the journal and writes it; this one only reads it."""
 
-    name = "journal"
-
     def __init__(self, path: Path, store: OrderStore) -> None:
         self._path, self._store = path, store
         self._journal: Tail | None = None
         self._thread = Worker("journal-source")
         self._prices = Prices()
         self._file = (0, 0)
+        self._first = 0
+        """The checksum of the journal's first batch; 0 before there is one."""
         self._seq = self._chain = 0
+        """How far it was read."""
+        self._done = 0
+        """How far it was read and stored."""
+        self._is_told = False
+        """Something was returned that is not done."""
+
+    @property
+    def name(self) -> str:
+        """See `Source.name`: which journal it is."""
+        return f"journal/{self._first:08x}"
 
     async def open(self) -> None:
         """See `Source.open`."""
-        said = await self._store.position(self.name)
-        await self._call(self._open, said)
+        await self._call(self._meet)
+        said = await self._store.position(self.name) if self._first else None
+        seq, _, chain = (said or "0/0").partition("/")
+        self._seq, self._chain = int(seq), int(chain)
+        self._done = self._seq
 
     async def close(self) -> None:
         """See `Source.close`."""
@@ -65,6 +79,10 @@ class JournalSource:
         while True:
             events = await self._call(self._read, most)
             messages = [message for seq, event in events if (message := self._message(seq, event)) is not None]
+            if messages:
+                self._is_told = True
+            elif not self._is_told:
+                self._done = self._seq
             if messages or time.monotonic() >= until_s:
                 return messages
             if not events:
@@ -75,7 +93,8 @@ class JournalSource:
         return (self.name, f"{self._seq}/{self._chain}") if self._seq else None
 
     async def done(self) -> None:
-        """See `Source.done`. The store keeps the position: there is nothing to do."""
+        """See `Source.done`. The store keeps the position."""
+        self._done, self._is_told = self._seq, False
 
     async def lag(self) -> int:
         """See `Source.lag`. Events, of which most are notices."""
@@ -89,10 +108,8 @@ class JournalSource:
         except JournalError as error:
             raise SourceUnavailable(str(error)) from error
 
-    def _open(self, said: str | None) -> None:
-        seq, _, chain = (said or "0/0").partition("/")
-        self._seq, self._chain = int(seq), int(chain)
-        self._lag()
+    def _meet(self) -> None:
+        self._first = self._there().chain_of(1) or 0
 
     def _there(self) -> Tail:
         """The journal that is at the path now; an open one may have been moved away since."""
@@ -112,7 +129,7 @@ class JournalSource:
         if self._seq and journal.chain_of(self._seq) != self._chain:
             hint = "it is read from its start"
             log.warning("another_journal", path=str(self._path), at_event=self._seq, hint=hint)
-            self._seq = self._chain = 0
+            self._seq = self._chain = self._done = 0
 
     def _read(self, most: int) -> list[tuple[int, AnyEvent]]:
         journal = self._there()
@@ -124,14 +141,15 @@ class JournalSource:
                 last = events[-1][0]
                 chain = journal.chain_of(last)
                 assert chain is not None, "it was read a moment ago"
+                self._first = journal.chain_of(1) or 0
                 self._seq, self._chain = last, chain
         return events
 
     def _lag(self) -> int:
         journal = self._there()
         with journal.still():
-            self._begin_again_in_another(journal)
-            return journal.last_seq() - self._seq
+            is_another = self._seq and journal.chain_of(self._seq) != self._chain
+            return journal.last_seq() - (0 if is_another else self._done)
 
     def _learn(self, journal: Tail, events: Sequence[tuple[int, AnyEvent]]) -> None:
         """Know the prices of all sales that these events are about; those before where reading began are looked up."""

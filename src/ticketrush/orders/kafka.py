@@ -18,8 +18,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
 from ticketrush import logs
+from ticketrush.errors import SettingsError
 from ticketrush.ledger.worker import Worker
-from ticketrush.orders.errors import SourceUnavailable
+from ticketrush.orders.errors import SourceLost, SourceUnavailable
 from ticketrush.orders.notices import decode
 from ticketrush.orders.protocol import Message
 from ticketrush.orders.publisher import CONNECT_S, ERROR, client_of, on_brokers, words_of
@@ -40,7 +41,6 @@ _REBALANCED: Final = frozenset(
         KafkaError.ILLEGAL_GENERATION,
         KafkaError.UNKNOWN_MEMBER_ID,
         KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.FENCED_INSTANCE_ID,
         KafkaError._ASSIGNMENT_LOST,
     }
 )
@@ -53,7 +53,11 @@ log = logs.get("ticketrush.orders.kafka")
 
 
 class KafkaSource:
-    """A `Source`. One task calls it; it belongs to one event loop.
+    """A `Source`. It belongs to one event loop.
+
+    Raises from every call:
+        SettingsError: another reader has come under the same name.
+        SourceLost: the library's consumer has ended for another reason.
 
     Args:
         brokers: ``host:port``, or several with commas between them.
@@ -76,6 +80,7 @@ class KafkaSource:
         self._options = options or {}
         self.name = f"kafka/{topic}"
         self._brokers, self._topic, self._group = brokers, topic, group
+        self._name = member
         self._member = {"group_instance_id": member} if member else {}
         self._thread = Worker("kafka-source")
         self._consumer: Consumer | None = None
@@ -86,6 +91,8 @@ class KafkaSource:
         self._done: dict[int, int] = {}
         """The same of what is done, and is not committed."""
         self._may_be_away = False
+        self._fatal: KafkaError | None = None
+        """What has ended the library's consumer for good."""
 
     async def open(self) -> None:
         """See `Source.open`. Raises SourceUnavailable also while the topic is missing.
@@ -130,10 +137,27 @@ class KafkaSource:
         try:
             return await self._thread.call(function, *args, **kwargs)
         except KafkaException as error:
+            self._lost(error.args[0])
             raise SourceUnavailable(f"Kafka at {self._brokers}, topic {self._topic}: {words_of(error)}") from error
+
+    def _lost(self, error: object) -> None:
+        """Raise what ends this reader, if it is at its end; asking again would help nobody."""
+        fatal = self._fatal or (error if isinstance(error, KafkaError) and _ends(error) else None)
+        if fatal is None:
+            return
+        if fatal.code() == KafkaError.FENCED_INSTANCE_ID:
+            raise SettingsError(
+                f"another worker of Kafka at {self._brokers}, topic {self._topic}, has been started with --name "
+                f"{self._name}: give each a name of its own, or none"
+            )
+        raise SourceLost(
+            f"Kafka at {self._brokers}, topic {self._topic} has no place for this worker any more: {words_of(fatal)}; "
+            "start it again"
+        )
 
     def _open(self) -> None:
         self._close()
+        self._fatal = None
         about = on_brokers(
             self._brokers,
             "ticketrush-work",
@@ -190,6 +214,8 @@ class KafkaSource:
             return
         if found:
             raise KafkaException(found[0].error())
+        if self._fatal is not None:
+            raise KafkaException(self._fatal)
         self._commit()
         if self._may_be_away:
             self._partitions(consumer, ANSWER_S)
@@ -235,6 +261,13 @@ class KafkaSource:
         log.debug("kafka", error=words_of(error))
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._may_be_away = True
+        if _ends(error):
+            self._fatal = error
+
+
+def _ends(error: KafkaError) -> bool:
+    """Whether the library's consumer can do nothing more after this."""
+    return error.fatal() or error.code() in {KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID}
 
 
 def _place(record: Record) -> tuple[int, int]:

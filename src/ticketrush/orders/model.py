@@ -102,7 +102,8 @@ PAYLOAD_MAX: Final = 64 * 1024
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """A message that cannot become part of an order: where it came from, what it said, and why not.
 
-    `where` names it in its source (topic/partition/offset, stream/entry), once and for all.
+    `where` names it in its source (topic/partition/offset, stream/entry) and, by a checksum, what it says: once and
+    for all.
     """
 
     where: str

@@ -14,6 +14,9 @@ from ticketrush.orders.model import Claim, Kind, Notice
 _KINDS: Final = {ev.Cancelled: Kind.CANCELLED, ev.Expired: Kind.EXPIRED, ev.Refunded: Kind.REFUNDED}
 
 encode: Final = msgspec.json.Encoder().encode
+event_of: Final = msgspec.msgpack.Decoder(AnyEvent).decode
+"""An event as the streams of a shared ledger have it. Raises msgspec.DecodeError."""
+
 _decode: Final = msgspec.json.Decoder(Notice).decode
 
 

@@ -115,7 +115,9 @@ class Message(NamedTuple):
 class Source(Protocol):
     """An event log, read at least once: what was not `done` is sent again after a crash."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Which log it is, for places in it and for how far it was read."""
 
     async def open(self) -> None:
         """Connect. Raises SourceUnavailable."""
@@ -128,6 +130,7 @@ class Source(Protocol):
 
         Raises:
             SourceUnavailable: no answer; ask again.
+            SourceLost: there will be no answer any more.
         """
 
     def position(self) -> tuple[str, str] | None:
@@ -137,4 +140,4 @@ class Source(Protocol):
         """All that `next` has returned is stored. Raises SourceUnavailable: it may be sent again, which is harmless."""
 
     async def lag(self) -> int:
-        """Messages that are waiting to be read or done. Raises SourceUnavailable."""
+        """Messages that are waiting to be read or done. Raises SourceUnavailable. May be asked beside the others."""

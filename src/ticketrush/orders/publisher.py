@@ -20,6 +20,7 @@ from ticketrush import logs
 from ticketrush.errors import SettingsError
 from ticketrush.ledger.worker import Worker
 from ticketrush.orders.errors import BrokerUnavailable
+from ticketrush.orders.model import PAYLOAD_MAX
 from ticketrush.orders.protocol import Message
 
 ID: Final = "id"
@@ -189,8 +190,9 @@ class Publisher:
             key, about = message.where, {ID: message.where, ERROR: message.error}
         else:
             key, about = notice.order, {ID: notice.id}
+        payload = message.payload[:PAYLOAD_MAX]  # a notice is far smaller; brokers would never take more than 1 MB
         headers: dict[str, str | bytes | None] = {**about}
-        send = partial(producer.produce, self.topic, message.payload, key, on_delivery=reports.hear, headers=headers)
+        send = partial(producer.produce, self.topic, payload, key, on_delivery=reports.hear, headers=headers)
         while True:
             try:
                 return send()

@@ -8,8 +8,8 @@ what only the store knows (the ledger's server has forgotten it), is reported, n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -36,6 +36,9 @@ _RANK: Final = {
     OrderState.REFUNDED: 2,
 }
 
+_Behind: TypeAlias = tuple[m.Reservation, OrderState | None]
+"""What the ledger has, and what the store has of it."""
+
 log = logs.get("ticketrush.orders")
 
 
@@ -54,11 +57,11 @@ class Records(Protocol):
     def pages(self) -> AsyncIterator[Sequence[m.Reservation]]:
         """All committed reservations, a page at a time; those made or changed meanwhile may be missing or old."""
 
-    async def reservation(self, id: str) -> m.Reservation | None:
-        """One of them as it is now."""
+    async def reservations(self, ids: Collection[str]) -> Mapping[str, m.Reservation]:
+        """Those of the ids that the ledger has a reservation for, as they are now."""
 
-    async def known(self, ids: Collection[str]) -> Collection[str]:
-        """Those of the ids that the ledger has a reservation for."""
+    async def turn(self, within_s: float) -> bool:
+        """Whether nobody else had a turn within this time; from now on, this one had."""
 
 
 class Differences(msgspec.Struct):
@@ -109,12 +112,15 @@ class Reconciler:
         self, rows: Sequence[m.Reservation], now_ms: int, found: Differences, *, mend: bool, until_ms: int
     ) -> None:
         states = await self._store.states([row.id for row in rows])
+        rows = [row for row in rows if states.get(row.id) != row.state.value]
+        if not rows:
+            return
+        # The ledger is asked last: what it does meanwhile makes it younger than the store, never older.
+        states = await self._store.states([row.id for row in rows])
+        now = await self._records.reservations([row.id for row in rows])
+        behind: list[_Behind] = []
         for row in rows:
-            if states.get(row.id) == row.state.value:
-                continue
-            # The ledger is asked last: what it does meanwhile makes it younger than the store, never older.
-            known = (await self._store.states([row.id])).get(row.id)
-            fresh = await self._records.reservation(row.id) or row
+            known, fresh = states.get(row.id), now.get(row.id, row)
             wanted = OrderState(fresh.state.value)
             if known is wanted:
                 continue
@@ -127,31 +133,40 @@ class Reconciler:
             elif known is not None and _RANK[known] == _RANK[wanted]:
                 _tell(found, "contradict", row.id)
             elif mend:
-                await self._repair(fresh, known, now_ms, found)
+                behind.append((fresh, known))
             else:
                 _tell(found, "repaired", row.id)
+        if behind:
+            await self._repair(behind, now_ms, found)
 
-    async def _repair(self, row: m.Reservation, known: OrderState | None, now_ms: int, found: Differences) -> None:
-        before = "missing" if known is None else known.value
-        reason = f"the ledger has it {row.state.value} since {row.changed_at_ms}, the event log did not bring that"
+    async def _repair(self, behind: Sequence[_Behind], now_ms: int, found: Differences) -> None:
+        """Write what the store lacks in one transaction; what is refused, in halves until the guilty one is alone."""
+        notices = [notice for row, _ in behind for notice in notices_of(row, self._records.prices)]
+        repairs = [_repair_of(row, known, now_ms) for row, known in behind]
         try:
-            await self._store.put(
-                notices_of(row, self._records.prices),
-                repairs=[Repair(row.id, before, row.state.value, reason, now_ms)],
-            )
+            await self._store.put(notices, repairs=repairs)
         except NoticeRefused as error:
-            log.warning("repair_refused", order=row.id, error=str(error))
-            _tell(found, "contradict", row.id)
+            if len(behind) > 1:
+                half = len(behind) // 2
+                await self._repair(behind[:half], now_ms, found)
+                await self._repair(behind[half:], now_ms, found)
+                return
+            log.warning("repair_refused", order=repairs[0].order, error=str(error))
+            _tell(found, "contradict", repairs[0].order)
         else:
-            log.warning("order_repaired", order=row.id, before=before, after=row.state.value, reason=reason)
-            _tell(found, "repaired", row.id)
+            first = repairs[0]
+            log.warning(
+                "orders_repaired", orders=len(repairs), first=first.order, before=first.before, after=first.after
+            )
+            for each in repairs:
+                _tell(found, "repaired", each.order)
 
     async def _unknown(self, found: Differences, until_ms: int) -> None:
         """Orders of reservations that the ledger does not have."""
         after = 0
         while page := await self._store.page(after, PAGE):
             rested = [order.id for order in page if (order.held_at_ms or 0) <= until_ms]
-            known = await self._records.known(rested)
+            known = await self._records.reservations(rested)
             for id in rested:
                 if id not in known:
                     _tell(found, "forgotten", id)
@@ -172,6 +187,12 @@ def _tell(found: Differences, what: str, id: str) -> None:
     setattr(found, count, getattr(found, count) + 1)
     if len(getattr(found, names)) < TOLD_MAX:
         getattr(found, names).append(id)
+
+
+def _repair_of(row: m.Reservation, known: OrderState | None, now_ms: int) -> Repair:
+    before = "missing" if known is None else known.value
+    reason = f"the ledger has it {row.state.value} since {row.changed_at_ms}, the event log had not brought that"
+    return Repair(row.id, before, row.state.value, reason, now_ms)
 
 
 def notices_of(row: m.Reservation, prices: Prices) -> list[Notice]:

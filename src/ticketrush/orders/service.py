@@ -14,7 +14,7 @@ from ticketrush import logs
 from ticketrush.errors import SettingsError, TicketrushError
 from ticketrush.orders.errors import SourceUnavailable, StoreUnavailable
 from ticketrush.orders.protocol import OrderStore, Source
-from ticketrush.orders.worker import RETRY_S_MAX, OrderWorker
+from ticketrush.orders.worker import LAG_S, RETRY_S_MAX, OrderWorker
 
 COMPARE_EVERY_S: Final = 600.0
 """How often the store is held against the ledger, which reads all of both."""
@@ -73,7 +73,8 @@ async def work(
     """Run a worker until SIGTERM or SIGINT; the worker as it ended, or None if it never began.
 
     `started` gets the URL of the metrics ("" without a `metrics_port`; 0 takes a free port), once the
-    source and the store are open. `compare` is called every now and then, and says in the log what it found.
+    source and the store are open. `compare` is called every now and then, when nothing waits in the log, and says
+    in the log what it found.
 
     Raises:
         StoreOutdated: the store's tables are missing or of another version.
@@ -89,7 +90,7 @@ async def work(
             started(_serve_metrics(worker, metrics_port) if metrics_port is not None else "")
             beside = [loop.create_task(_stop_with(worker, stopping))]
             if compare is not None:
-                beside.append(loop.create_task(_compare_now_and_then(compare, compare_every_s)))
+                beside.append(loop.create_task(_compare_now_and_then(worker, compare, compare_every_s)))
             try:
                 await worker.run()
             finally:
@@ -106,9 +107,17 @@ async def _stop_with(worker: OrderWorker, stopping: asyncio.Event) -> None:
     worker.stop()
 
 
-async def _compare_now_and_then(compare: Callable[[], Awaitable[object]], every_s: float) -> None:
+async def _compare_now_and_then(worker: OrderWorker, compare: Callable[[], Awaitable[object]], every_s: float) -> None:
+    """Compare, unless the store is merely behind: then the log brings what it lacks."""
+    wait_s = every_s
     while True:
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(wait_s)
+        if not worker.is_level:
+            if wait_s == every_s:
+                log.info("comparison_waits", lag=worker.lag)
+            wait_s = min(LAG_S, every_s)
+            continue
+        wait_s = every_s
         try:
             await compare()
         except TicketrushError as error:  # the next time will do
@@ -123,7 +132,7 @@ def _serve_metrics(worker: OrderWorker, port: int) -> str:
         "ticketrush_orders_notices": ("Notices written so far, repetitions among them.", lambda: worker.stored),
         "ticketrush_orders_dead_letters": ("Messages that became dead letters so far.", lambda: worker.dead),
         "ticketrush_orders_lag": (
-            "Messages that wait in the log, as of about a second ago; -1 while that is not known.",
+            "Messages that wait in the log, as of a moment ago; -1 while that is not known.",
             lambda: -1 if worker.lag is None else worker.lag,
         ),
         "ticketrush_orders_away": ("1 while the log or the store does not answer.", lambda: bool(worker.away)),

@@ -39,6 +39,9 @@ STREAMS_AT_ONCE: Final = 64
 READS_MAX: Final = 16
 """Reads, of so many streams each, before it pauses; the other streams have their turn then."""
 
+CLAIMS_MAX: Final = 8
+"""The same of looking for entries of dead readers."""
+
 ENTRIES_AT_ONCE: Final = 256
 ACKS_AT_ONCE: Final = 500
 
@@ -174,18 +177,28 @@ class Streams:
         return []
 
     async def _claim(self) -> None:
-        """Take over entries that another reader does not acknowledge."""
-        self._claim_due_s = time.monotonic() + self._claim_s / 4
-        streams = self._groups.some(self._claim_at, STREAMS_AT_ONCE)
-        self._claim_at += len(streams)
-        if not streams:
-            return
+        """Take over entries that another reader does not acknowledge.
+
+        Each stream has its turn within `claim_s`, however many there are: if this comes late, it looks at more of them.
+        """
+        now_s, slices = time.monotonic(), -(-len(self._groups.streams) // STREAMS_AT_ONCE)
+        every_s = self._claim_s / max(4, slices)
+        late_s = min(now_s - self._claim_due_s, self._claim_s)
+        self._claim_due_s = now_s + every_s
+        for _ in range(min(CLAIMS_MAX, slices, 1 + int(late_s / every_s))):
+            streams = self._groups.some(self._claim_at, STREAMS_AT_ONCE)
+            self._claim_at += STREAMS_AT_ONCE
+            await self._claim_from(streams)
+            if self._waiting:  # there may be more in these
+                self._claim_at -= STREAMS_AT_ONCE
+                self._claim_due_s = 0.0
+                return
+
+    async def _claim_from(self, streams: list[str]) -> None:
         count = max(1, ENTRIES_AT_ONCE // len(streams))
         answers, failed = await all_of(self._claim_in(stream, count) for stream in streams)
         self._waiting += [entry for answer in answers for entry in answer]
-        if self._waiting:
-            self._claim_due_s = 0.0  # there may be more
-        elif failed:
+        if failed and not self._waiting:
             raise failed[0]
 
     async def _claim_in(self, stream: str, count: int) -> list[Entry]:

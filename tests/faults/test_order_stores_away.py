@@ -162,6 +162,54 @@ def test_a_disk_that_hangs_is_unavailable_in_time(tmp_path: Path, impatient: flo
     asyncio.run(story())
 
 
+def test_who_no_longer_waits_leaves_nothing_in_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "WAITING_MAX", 50)
+    store = SqliteOrders(tmp_path / "orders.db")
+
+    async def ask() -> str:
+        try:
+            async with asyncio.timeout(0.1):
+                await store.order("o0")
+        except (StoreUnavailable, TimeoutError) as error:
+            return str(error)
+        return "answered"
+
+    async def story() -> None:
+        await store.migrate()
+        await store.close()
+        await store.open()
+        asked = 0
+
+        def count(*_: object) -> list[object]:
+            nonlocal asked
+            asked += 1
+            return []
+
+        stuck = asyncio.ensure_future(store._reader.alone(time.sleep, 1))
+        monkeypatch.setattr(sqlite, "_all", count)
+        found = await asyncio.gather(*(ask() for _ in range(500)))
+        assert sum("50 questions wait" in each for each in found) >= 449
+        await stuck
+        assert await store.order("o0") is None
+        assert asked == 1
+        await store.close()
+
+    asyncio.run(story())
+
+
+def test_each_question_to_a_server_has_its_own_limit(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the first one's was, on whose connection it comes."""
+    monkeypatch.setattr(postgres, "ANSWER_S", 0.5)
+    monkeypatch.setitem(postgres._SQL, "totals", "select 'g1', 'second', 'held', 1, 1 from pg_sleep(1)")
+
+    async def story(store: OrderStore) -> None:
+        await store.put(BATCH[:2])
+        assert len(await store.totals()) == 1
+        await store.put(BATCH)
+
+    tell(postgres_url, story)
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_others_go_on_while_a_batch_is_written(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The loop is free while the disk works. Making the statement of 500 orders takes some milliseconds."""

@@ -107,3 +107,7 @@ select set_config('synchronous_commit', 'on', false) where current_setting('sync
 
 -- lock: one program migrates at a time; until the end of the transaction. The number is "TRSO".
 select pg_advisory_xact_lock(1414681423)
+
+-- limit: the longest that a statement of this connection may take from now on, or a transaction wait for its next one,
+-- in milliseconds.
+select set_config('statement_timeout', $1, false), set_config('idle_in_transaction_session_timeout', $1, false)

@@ -27,6 +27,8 @@ _EPOCH_MS: Final = 946_684_800_000
 
 _DURABLE: Final = statements("postgres")["durable"]
 
+_LIMIT: Final = statements("postgres")["limit"]
+
 
 class Connections:
     """At most so many connections to the server at `url`, made when they are wanted."""
@@ -34,7 +36,8 @@ class Connections:
     def __init__(self, url: str, *, most: int = CONNECTIONS_MAX) -> None:
         self._url, self.name = url, without_password(url)
         self._slots = asyncio.Semaphore(most)
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[Connection, float]] = []
+        """Those that nobody has, each with the limit of its statements."""
         self._is_open = False
 
     def open(self) -> None:
@@ -45,7 +48,7 @@ class Connections:
         """End them all; nothing is waited for."""
         self._is_open = False
         while self._idle:
-            self._idle.pop().terminate()
+            self._idle.pop()[0].terminate()
         await asyncio.sleep(0)  # so that the sockets are closed before a loop that ends now
 
     @asynccontextmanager
@@ -60,14 +63,16 @@ class Connections:
         connection: Connection | None = None
         try:
             async with asyncio.timeout(within_s), self._slots:
-                connection = self._take() or await self._connect(within_s)
+                connection, limit_s = self._take() or (await self._connect(within_s), within_s)
+                if limit_s != within_s:
+                    await connection.execute(_LIMIT, _limit(within_s))
                 try:
                     yield connection
                 except NoticeRefused:
-                    self._give_back(connection)
+                    self._give_back(connection, within_s)
                     connection = None
                     raise
-                self._give_back(connection)
+                self._give_back(connection, within_s)
                 connection = None
         except asyncpg.UndefinedTableError as error:
             raise StoreOutdated(
@@ -83,24 +88,24 @@ class Connections:
             if connection is not None:
                 connection.terminate()
 
-    def _take(self) -> Connection | None:
+    def _take(self) -> tuple[Connection, float] | None:
         if not self._is_open:
             raise StoreUnavailable(f"the order store {self.name} is not open")
         while self._idle:
-            connection = self._idle.pop()
+            connection, limit_s = self._idle.pop()
             if not connection.is_closed():
-                return connection
+                return connection, limit_s
         return None
 
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, connection: Connection, limit_s: float) -> None:
         if self._is_open:
-            self._idle.append(connection)
+            self._idle.append((connection, limit_s))
         else:
             connection.terminate()
 
     async def _connect(self, within_s: float) -> Connection:
         """A new connection. The server ends by itself what was broken off here without its noticing."""
-        limit = str(int(within_s * 1_000))
+        limit = _limit(within_s)
         connection = await asyncpg.connect(
             self._url,
             timeout=CONNECT_S,
@@ -120,6 +125,10 @@ class Connections:
             connection.terminate()
             raise
         return connection
+
+
+def _limit(within_s: float) -> str:
+    return str(int(within_s * 1_000))
 
 
 def _encode_time(at_ms: int) -> tuple[int]:

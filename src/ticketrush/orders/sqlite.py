@@ -34,6 +34,9 @@ BUSY_MS: Final = 5_000
 ANSWER_S: Final = 30.0
 """The longest wait for the disk, with what was asked before."""
 
+WAITING_MAX: Final = 1_000
+"""Questions that may wait for the disk; more are refused at once."""
+
 CHECKPOINT_PAGES: Final = 16_000
 """Pages (of 4 KiB) in the WAL after which a commit brings them into the file: rarely, since ids are scattered
 over the whole of it."""
@@ -254,6 +257,8 @@ class _Desk:
     def __init__(self, name: str) -> None:
         self._worker = Worker(name)
         self._connection: apsw.Connection | None = None
+        self._asked = self._begun = 0
+        """Jobs that were handed to the thread, counted here, and those that it began with, counted there."""
 
     async def open(self, connect: Callable[[], apsw.Connection]) -> None:
         """Make the connection."""
@@ -278,16 +283,33 @@ class _Desk:
         """What `function` does with the connection. Raises StoreUnavailable."""
         if self._connection is None:
             raise StoreUnavailable("the order store is not open")
+        if self._asked - self._begun >= WAITING_MAX:
+            raise StoreUnavailable(f"the order store in SQLite: {WAITING_MAX:,} questions wait for the disk already")
         return await self.alone(function, self._connection, *args, **kwargs)
 
     async def alone(self, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """What `function` returns, in the thread. Raises StoreUnavailable."""
+        """What `function` returns, in the thread. Nothing is done any more for one who waits no longer.
+
+        Raises:
+            StoreUnavailable: no answer in time, or the disk says no.
+        """
+        is_wanted = True
+
+        def job() -> _R:
+            self._begun += 1
+            if not is_wanted:
+                raise StoreUnavailable("nobody waits for it any more")
+            return function(*args, **kwargs)
+
+        self._asked += 1
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await self._worker.call(function, *args, **kwargs)
+                return await self._worker.call(job)
         except apsw.Error as error:
             raise StoreUnavailable(f"the order store in SQLite: {error}") from error
         except TimeoutError:
             raise StoreUnavailable(
                 f"the order store in SQLite: the disk gave no answer within {ANSWER_S:g} s"
             ) from None
+        finally:
+            is_wanted = False

@@ -6,8 +6,10 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,6 +113,55 @@ class Gateway:
             return self.process.wait(15.0)
         except subprocess.TimeoutExpired:
             return self.kill()
+
+
+class Purse:
+    """A gateway in this process, for news that tests make up: it has made every charge that it is asked about.
+
+    It only gives back. Charges whose id begins with "ch_strange" it does not know.
+    """
+
+    def __init__(self) -> None:
+        self.given_back: set[str] = set()
+        """Ids of the charges whose money went back."""
+        purse = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                purse.given_back.add(self.path.split("/")[2])
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                id = self.path.split("/")[-1 if self.command == "GET" else 2]
+                state = "refunded" if id in purse.given_back else "approved"
+                charge = {"id": id, "order": "o1", "amount_minor": 700, "currency": "CNY", "state": state}
+                is_list, is_strange = id.startswith("charges?"), id.startswith("ch_strange")
+                said = json.dumps([] if is_list else charge).encode()
+                self.send_response(404 if is_strange else 200)
+                self.send_header("content-length", str(len(said)))
+                self.end_headers()
+                self.wfile.write(said)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a node needs to take payments through it."""
+        return {"TICKETRUSH_PAYMENT_GATEWAY": self.url, "TICKETRUSH_WEBHOOK_SECRETS": f"{OTHER_SECRET},{SECRET}"}
 
 
 @contextlib.contextmanager

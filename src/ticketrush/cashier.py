@@ -20,7 +20,7 @@ from ticketrush.errors import LedgerUnavailable
 from ticketrush.model import Refused, State
 from ticketrush.payments.notices import Payment, Told
 from ticketrush.payments.protocol import Charge, ChargeState, Gateway, GatewayUnavailable
-from ticketrush.settlement import LATE_KEY, Effect, Settled, Settler
+from ticketrush.settlement import LATE_KEY, Effect, NotGivenBack, Settled, Settler
 
 __all__ = ["LATE_KEY", "Cashier", "Mismatch", "PaymentState", "Settlement"]
 
@@ -33,14 +33,19 @@ WAIT_S: Final = 1.0
 ASK_AGAIN_S: Final = 0.25
 """How long to wait before a ledger or a gateway that did not answer is asked again."""
 
+LATEST_S: Final = 0.5
+"""How long the gateway may take to say how a payment stands: somebody waits to read an order."""
+
 log = logs.get("ticketrush.payments")
+waits = logs.Seldom(log, "payment_waits")
+away = logs.Seldom(log, "gateway_unavailable")
 
 
 class Mismatch(enum.StrEnum):
-    """Why news of a payment is not believed; the values are codes of the HTTP API."""
+    """Why nothing was done on news of a payment; the values are codes of the HTTP API."""
 
-    UNKNOWN_ORDER = "unknown_order"
     WRONG_AMOUNT = "payment_mismatch"
+    """The order is paid with this payment, by its price, and now another amount is told of."""
 
 
 class PaymentState(enum.StrEnum):
@@ -53,7 +58,7 @@ class PaymentState(enum.StrEnum):
     REFUSED = "refused"
     BUSY = "busy"
     UNKNOWN = "unknown"
-    """The gateway did not answer. If it took the money its webhook settles that; paying again is safe."""
+    """The gateway did not answer, or does not give money back. Its webhook settles that; paying again is safe."""
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
@@ -103,20 +108,17 @@ class Cashier:
     async def told(self, told: Told, payment: Payment) -> Settled | Mismatch:
         """Do what a webhook's news of a payment asks for. When this returns, the effect is durable.
 
-        The same news may come again, and in any order with others: it has one effect. News of an order that
-        does not exist, or of another amount than its price, has none.
+        The same news may come again, and in any order with others: it has one effect. Money for an order that
+        does not exist, and money that is not its price, goes back.
 
         Raises:
             LedgerUnavailable, GatewayUnavailable: it may have happened; the news must come again.
         """
         reservation = await self._engine.reservation(payment.order)
         if reservation is None:
-            log.error("payment_of_unknown_order", order=payment.order, payment=payment.payment, told=told.value)
-            return Mismatch.UNKNOWN_ORDER
-        price = self._settler.price(reservation)
-        if price != (payment.amount_minor, payment.currency):
-            log.error("payment_of_wrong_amount", told=told.value, price=price, **msgspec.structs.asdict(payment))
-            return Mismatch.WRONG_AMOUNT
+            return await self._told_of_unknown(told, payment)
+        if not self._is_price(reservation, payment.amount_minor, payment.currency):
+            return await self._told_of_wrong_amount(told, payment, reservation)
         if told is Told.APPROVED:
             return await self._settler.approved(reservation, payment.payment)
         if told is Told.REFUNDED:
@@ -125,28 +127,56 @@ class Cashier:
             log.error("paid_payment_declined", order=payment.order, payment=payment.payment)
         return Settled(Effect.NOTED, reservation)
 
+    async def _told_of_unknown(self, told: Told, payment: Payment) -> Settled:
+        found = await self._settler.find(payment.order, payment.payment) if told is Told.APPROVED else None
+        if found is not None:  # paid by now, if it was held
+            is_price = self._is_price(found, payment.amount_minor, payment.currency)
+            return await (self._settler.approved if is_price else self._settler.wrong)(found, payment.payment)
+        log.error("payment_of_unknown_order", order=payment.order, payment=payment.payment, told=told.value)
+        if told is Told.APPROVED:
+            return await self._settler.lost(payment.order, payment.payment)
+        return Settled(Effect.NOTED, None)
+
+    async def _told_of_wrong_amount(
+        self, told: Told, payment: Payment, reservation: m.Reservation
+    ) -> Settled | Mismatch:
+        log.error("payment_of_wrong_amount", told=told.value, **msgspec.structs.asdict(payment))
+        if await self._settler.paid_with(reservation, payment.payment) is None:
+            if told is Told.APPROVED:
+                return await self._settler.wrong(reservation, payment.payment)
+            return Settled(Effect.NOTED, reservation)
+        if told is Told.REFUNDED:  # a part of it, or all
+            charge = await self._gateway.read(payment.payment)
+            if charge is not None and charge.state is ChargeState.REFUNDED:
+                return await self._settler.refunded(reservation, payment.payment)
+        return Mismatch.WRONG_AMOUNT
+
+    def _is_price(self, reservation: m.Reservation, amount_minor: int, currency: str) -> bool:
+        return self._settler.price(reservation) == (amount_minor, currency)
+
     async def refund(self, id: str) -> m.Changed | Refused:
         """PAID -> REFUNDED, and the money goes back.
 
         The money goes first: if this process ends in between, the gateway's webhook does the rest.
 
         Raises:
-            GatewayUnavailable: the money may have gone back; repeat it.
+            GatewayUnavailable: the money may have gone back; repeat it. NotGivenBack: the gateway says it did not.
         """
         reservation = await self._engine.reservation(id)
         if reservation is None:
             return Refused(m.Reason.UNKNOWN_RESERVATION)
         if reservation.state not in {State.PAID, State.REFUNDED}:
             return Refused(m.Reason.WRONG_STATE, reservation=reservation)  # also if it is paid at this moment
-        await self._gateway.refund(reservation.payment)
+        await self._settler.return_money(id, reservation.payment)
         return await self._engine.refund(id)
 
     async def charge_of(self, reservation: m.Reservation) -> Charge | None:
-        """The last charge of an order, if the gateway still knows it, and if it answers."""
+        """The last charge of an order, if the gateway still knows it, and if it answers within LATEST_S."""
         try:
-            return await self._gateway.latest(reservation.id)
-        except GatewayUnavailable as error:
-            log.warning("gateway_unavailable", asked="latest", error=str(error))
+            async with asyncio.timeout(LATEST_S):
+                return await self._gateway.latest(reservation.id)
+        except (GatewayUnavailable, TimeoutError) as error:
+            away.warning(asked="latest", error=str(error) or f"no answer within {LATEST_S:g} s")
             return None
 
     def is_pending(self, order: str) -> bool:
@@ -175,22 +205,31 @@ class Cashier:
         try:
             charge = await self._gateway.charge(reservation.id, amount_minor, currency, card, delay_ms)
         except GatewayUnavailable as error:
-            log.warning("gateway_unavailable", asked="charge", order=reservation.id, error=str(error))
+            away.warning(asked="charge", order=reservation.id, error=str(error))
             return Settlement(PaymentState.UNKNOWN, reservation)
         if charge.state is ChargeState.APPROVED:
-            return await self._settle(reservation, charge)
+            return await self._settle(reservation, charge, (amount_minor, currency))
         return Settlement(PaymentState(charge.state.value), reservation, charge.id)
 
-    async def _settle(self, reservation: m.Reservation, charge: Charge) -> Settlement:
-        """Settle a charge, however long it takes: money has been taken and waits for it."""
+    async def _settle(self, reservation: m.Reservation, charge: Charge, price: tuple[int, str]) -> Settlement:
+        """Settle a charge, however long it takes: money has been taken and waits for it.
+
+        Only a gateway that does not give the money back is not waited for; its webhook comes again.
+        """
+        settle = self._settler.approved
+        if (charge.amount_minor, charge.currency) != price:
+            log.error("payment_of_wrong_amount", **msgspec.structs.asdict(charge))
+            settle = self._settler.wrong
         while True:
             try:
-                settled = await self._settler.approved(reservation, charge.id)
+                settled = await settle(reservation, charge.id)
+            except NotGivenBack:
+                return Settlement(PaymentState.UNKNOWN, reservation, charge.id)
             except (LedgerUnavailable, GatewayUnavailable) as error:
-                log.warning("payment_waits", order=reservation.id, payment=charge.id, error=str(error))
+                waits.warning(order=reservation.id, payment=charge.id, error=str(error))
                 await asyncio.sleep(ASK_AGAIN_S)
                 continue
             now = settled.reservation
-            if now.state is State.PAID:  # by this charge, or at another node by another at the same time
+            if now is not None and now.state is State.PAID:  # by this charge, or at another node by another meanwhile
                 return Settlement(PaymentState.APPROVED, now, now.payment)
-            return Settlement(PaymentState.REFUNDED, now, charge.id)
+            return Settlement(PaymentState.REFUNDED, now or reservation, charge.id)

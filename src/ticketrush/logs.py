@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Final, cast
+import time
+from typing import Any, Final, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+SELDOM_S: Final = 1.0
+"""How often the same event is logged at most, where anybody can bring it about."""
 
 _COMMON: Final[list[Processor]] = [
     structlog.stdlib.add_log_level,
@@ -31,6 +35,22 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
             wrapper_class=structlog.stdlib.BoundLogger,
         ),
     )
+
+
+class Seldom:
+    """An event that others can bring about as often as they like: logged at most once in SELDOM_S."""
+
+    def __init__(self, log: structlog.stdlib.BoundLogger, event: str) -> None:
+        self._log, self._event = log, event
+        self._count, self._next_s = 0, 0.0
+
+    def warning(self, **values: Any) -> None:
+        """Log the event with these values, and `count`, how often it has happened since the last line."""
+        self._count += 1
+        now_s = time.monotonic()
+        if now_s >= self._next_s:
+            self._log.warning(self._event, count=self._count, **values)
+            self._count, self._next_s = 0, now_s + SELDOM_S
 
 
 def configure(level: str, form: str) -> None:

@@ -154,8 +154,8 @@ class Settings(BaseSettings):
     webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = _setting(
         (),
         "secrets",
-        "One or two secrets that sign the payment gateway's webhooks, whsec_ and Base64 each, in the environment "
-        "separated by a comma. Both verify, so that they can be changed. Without one no webhook is accepted.",
+        "One or two secrets that sign webhooks of payment_gateway, which must be set; whsec_ and Base64 each, in the "
+        "environment separated by a comma. Both verify, so that they can be changed. Without one no webhook is taken.",
         max_length=2,
     )
     queue_max: int = _setting(
@@ -278,6 +278,11 @@ class Settings(BaseSettings):
             raise SettingsError(
                 "webhook_secrets is empty, so no news of the payment gateway could be believed. Make a secret with "
                 "`ticketrush token webhook-secret`, set it as TICKETRUSH_WEBHOOK_SECRETS, and give it to the gateway."
+            )
+        if self.webhook_secrets and not self.payment_gateway:
+            raise SettingsError(
+                "payment_gateway is empty, so money that a webhook tells of could not be given back. Set "
+                "TICKETRUSH_PAYMENT_GATEWAY to the gateway that sends the webhooks, or leave webhook_secrets out."
             )
         if not self.open and not self.token_secrets:
             raise SettingsError(

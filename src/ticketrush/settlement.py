@@ -14,6 +14,10 @@ How news of one payment, in any order and any number, ends in one state:
 - *declined* changes nothing: the hold goes on, and another card may be tried.
 - *given back here while it was confirmed elsewhere*: who gives money back looks afterwards for a
   reservation that was paid with it, and refunds that too.
+- *money for what the ledger does not know*, or no longer, and money that is not the price, goes back.
+
+Money has gone back when the gateway says so, and not before: who is told that there is none to give back
+reads the charge.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from ticketrush import model as m
 from ticketrush.engine import Engine
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.model import Reason, Refused, State
-from ticketrush.payments.protocol import ChargeState, Gateway
+from ticketrush.payments.protocol import ChargeState, Gateway, GatewayUnavailable
 
 LATE_KEY: Final = "late payment of "
 """What the key of a reservation in place of a lost one begins with; with its spaces no buyer can send it."""
@@ -36,6 +40,10 @@ LATE_KEY: Final = "late payment of "
 _NOT_NOW: Final = frozenset((Reason.UNKNOWN, Reason.UNAVAILABLE, Reason.OVERLOADED))
 
 log = logs.get("ticketrush.payments")
+
+
+class NotGivenBack(GatewayUnavailable):
+    """The gateway gives no money back: it does not know the charge, or says that it took none. Somebody must look."""
 
 
 class Effect(enum.StrEnum):
@@ -50,10 +58,10 @@ class Effect(enum.StrEnum):
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
-    """The effect, and the reservation that has it as it is now."""
+    """The effect, and the reservation that has it as it is now; None if the ledger knows none."""
 
     effect: Effect
-    reservation: m.Reservation
+    reservation: m.Reservation | None
 
 
 class Settler:
@@ -71,7 +79,9 @@ class Settler:
         outcome = await self._decide(m.Confirm(reservation.id, payment))
         if isinstance(outcome, m.Changed):
             return Settled(Effect.PAID, outcome.reservation)
-        found = self._in_the_way(outcome, reservation)
+        found = self._in_the_way(outcome, reservation.id)
+        if found is None:
+            return await self.lost(reservation.id, payment)
         if found.state is State.EXPIRED:
             again = await self._replace(found, payment)
             if again is not None:
@@ -82,7 +92,10 @@ class Settler:
         """The money was given back, whether or not it is known here yet that it had been taken."""
         if reservation.state is State.HELD:
             outcome = await self._decide(m.Confirm(reservation.id, payment))
-            reservation = self._in_the_way(outcome, reservation)
+            found = self._in_the_way(outcome, reservation.id)
+            if found is None:
+                return Settled(Effect.NOTED, None)
+            reservation = found
         if reservation.state is State.EXPIRED:
             reservation = await self.replacement(reservation) or reservation
         if reservation.state not in {State.PAID, State.REFUNDED} or reservation.payment != payment:
@@ -91,10 +104,47 @@ class Settler:
 
     async def give_back(self, reservation: m.Reservation, payment: str) -> Settled:
         """Give the money back, since there is no ticket for it."""
-        await self._gateway.refund(payment)
+        await self.return_money(reservation.id, payment)
         log.info("payment_given_back", order=reservation.id, payment=payment, state=reservation.state.value)
         settled = await self.refunded(reservation, payment)
         return Settled(Effect.REFUNDED, settled.reservation)
+
+    async def lost(self, order: str, payment: str) -> Settled:
+        """Give the money back, since the ledger knows no such order: it has lost it, or never had it."""
+        await self.return_money(order, payment)
+        log.error("payment_given_back", order=order, payment=payment, state="unknown")
+        return await self._undo(order, payment)
+
+    async def wrong(self, reservation: m.Reservation, payment: str) -> Settled:
+        """Give the money back, since it is not the price. What is held stays held."""
+        await self.return_money(reservation.id, payment)
+        log.error("payment_given_back", order=reservation.id, payment=payment, state="wrong_amount")
+        return await self._undo(reservation.id, payment)
+
+    async def return_money(self, order: str, payment: str) -> None:
+        """Have the gateway give back what a charge took. When this returns, the gateway has said so.
+
+        Raises:
+            NotGivenBack: it says that there is nothing to give back, and the charge is not refunded.
+        """
+        charge = await self._gateway.refund(payment) or await self._gateway.read(payment)
+        if charge is None or charge.state is not ChargeState.REFUNDED:
+            state = "unknown" if charge is None else charge.state.value
+            log.error("payment_not_given_back", order=order, payment=payment, state=state)
+            raise NotGivenBack(f"the payment gateway gives nothing back for {payment}: to it the charge is {state}")
+
+    async def find(self, order: str, payment: str) -> m.Reservation | None:
+        """The reservation `order` that a read did not find, paid with `payment` if it can be; None if there is none.
+
+        A decision, for only that is sure: a read may have come to a server that was about to be given up.
+        """
+        return self._in_the_way(await self._decide(m.Confirm(order, payment)), order)
+
+    async def paid_with(self, reservation: m.Reservation, payment: str) -> m.Reservation | None:
+        """The reservation, or the one in its place, if that is paid with `payment`."""
+        if reservation.state is State.EXPIRED:
+            reservation = await self.replacement(reservation) or reservation
+        return reservation if reservation.state is State.PAID and reservation.payment == payment else None
 
     async def replacement(self, reservation: m.Reservation) -> m.Reservation | None:
         """The reservation that a late payment made in place of `reservation`."""
@@ -114,6 +164,8 @@ class Settler:
         again = await self._decide(m.Reserve(id, lost.sale, lost.item, lost.buyer, lost.quantity, key))
         if not isinstance(again, m.Reserved):
             return None
+        if await self._engine.reservation(lost.id) is None:  # lost only now; nobody would find what is in its place
+            return None
         outcome = await self._decide(m.Confirm(again.reservation.id, payment))
         return outcome.reservation if isinstance(outcome, m.Changed) else None
 
@@ -129,16 +181,24 @@ class Settler:
         return Settled(Effect.REPLACED, again)
 
     async def _refund(self, reservation: m.Reservation) -> Settled:
-        outcome = await self._decide(m.Refund(reservation.id))
-        assert isinstance(outcome, m.Changed), "what is paid can be refunded, and stays refunded"
-        return Settled(Effect.REFUNDED, outcome.reservation)
+        found = self._in_the_way(await self._decide(m.Refund(reservation.id)), reservation.id)
+        assert found is None or found.state is State.REFUNDED, "what is paid can be refunded, and stays refunded"
+        return Settled(Effect.REFUNDED, found)
+
+    async def _undo(self, order: str, payment: str) -> Settled:
+        """Refund what was paid with money that went back, if it was at this moment."""
+        now = await self._engine.reservation(order)
+        paid = now and await self.paid_with(now, payment)
+        return await self._refund(paid) if paid else Settled(Effect.REFUNDED, now)
 
     @staticmethod
-    def _in_the_way(outcome: m.Outcome, asked: m.Reservation) -> m.Reservation:
-        """The reservation as the ledger's decision shows it."""
+    def _in_the_way(outcome: m.Outcome, id: str) -> m.Reservation | None:
+        """The reservation as the ledger's decision shows it; None if the ledger knows none of this id."""
         if isinstance(outcome, (m.Changed, Refused)) and outcome.reservation is not None:
             return outcome.reservation
-        raise LedgerUnavailable(f"the ledger does not know reservation {asked.id} any more; ask again")
+        if isinstance(outcome, Refused) and outcome.reason is Reason.UNKNOWN_RESERVATION:
+            return None
+        raise LedgerUnavailable(f"the ledger did not say how reservation {id} is; ask again")
 
     async def _decide(self, command: m.Command) -> m.Outcome:
         """The ledger's decision. Raises LedgerUnavailable if it has none now."""

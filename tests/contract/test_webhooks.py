@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.gateways import OTHER_SECRET, PATH, SECRET, news, signed
+from tests.gateways import OTHER_SECRET, PATH, SECRET, Purse, news, signed
 from tests.servers import FRONTS, ON_REDIS, Server, running
 from tests.wire import Answer, request
 from ticketrush.payments.signatures import TOLERANCE_S
@@ -22,10 +24,17 @@ _sales = itertools.count(1)
 _messages = itertools.count(1)
 
 
+@pytest.fixture(scope="module")
+def purse() -> Iterator[Purse]:
+    """The gateway that has made all these payments."""
+    with contextlib.closing(Purse()) as purse:
+        yield purse
+
+
 @pytest.fixture(scope="module", params=(*FRONTS, ON_REDIS))
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A node that verifies with two secrets; its own gateway knows nothing of these payments."""
-    with running(request.param, env={"TICKETRUSH_WEBHOOK_SECRETS": f"{OTHER_SECRET},{SECRET}"}) as server:
+def server(request: pytest.FixtureRequest, purse: Purse) -> Iterator[Server]:
+    """A node that verifies with two secrets."""
+    with running(request.param, env=purse.env) as server:
         yield server
 
 
@@ -150,6 +159,19 @@ def test_no_secret_and_no_signature_is_logged(server: Server) -> None:
     assert "v1," not in said
 
 
+def test_who_forges_much_fills_no_log(server: Server) -> None:
+    before, began = server.errors().count("webhook_forged"), time.monotonic()
+    with server.connect() as wire:
+        for _ in range(5):
+            wire.send(request("POST", PATH, b"{}") * 40)
+            assert {answer.status for answer in wire.answers(40)} == {401}
+    at_most = 1 + time.monotonic() - began
+    assert server.errors().count("webhook_forged") - before <= at_most
+    time.sleep(1.0)
+    post(server, b"{}", {})
+    assert sum(int(count) for count in re.findall(r"webhook_forged .*?count=(\d+)", server.errors())) >= 201
+
+
 def test_without_a_secret_nothing_is_believed() -> None:
     with running() as server:
         id = hold(server)
@@ -161,27 +183,72 @@ def test_without_a_secret_nothing_is_believed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "code"),
+    "wrong",
     [
-        ({"amount_minor": PRICE - 1}, "payment_mismatch"),
-        ({"amount_minor": PRICE, "currency": "USD"}, "payment_mismatch"),
-        ({"amount_minor": -1}, "invalid_request"),
-        ({"amount_minor": PRICE, "payment": ""}, "invalid_request"),
-        ({"amount_minor": PRICE, "payment": "a b"}, "invalid_request"),
+        {"amount_minor": -1},
+        {"amount_minor": PRICE, "payment": ""},
+        {"amount_minor": PRICE, "payment": "a b"},
     ],
 )
-def test_another_amount_or_currency_is_refused_and_nothing_happens(
-    server: Server, wrong: dict[str, Any], code: str
-) -> None:
+def test_a_payment_that_can_be_none_is_refused_and_nothing_happens(server: Server, wrong: dict[str, Any]) -> None:
     id = hold(server)
     for kind in ("approved", "refunded"):
-        assert tell(server, news(kind, id, **wrong)).code == code
+        assert tell(server, news(kind, id, **wrong)).code == "invalid_request"
     assert (order(server, id)["state"], level(server, id)) == ("held", (4, 1, 0))
 
 
-def test_news_of_an_unknown_order_is_refused(server: Server) -> None:
-    answer = tell(server, news("approved", "0" * 32, amount_minor=PRICE))
-    assert (answer.status, answer.code) == (404, "unknown_order")
+@pytest.mark.parametrize("wrong", [{"amount_minor": PRICE - 1}, {"amount_minor": PRICE, "currency": "USD"}])
+def test_another_amount_or_currency_is_given_back_and_the_hold_goes_on(
+    server: Server, purse: Purse, wrong: dict[str, Any]
+) -> None:
+    id, payment = hold(server), f"ch_wrong_{next(_messages)}"
+    for kind, effect in (("declined", "noted"), ("approved", "refunded"), ("refunded", "noted")):
+        assert tell(server, news(kind, id, payment, **wrong)).json() == {"effect": effect}
+    assert payment in purse.given_back
+    assert (order(server, id)["state"], level(server, id)) == ("held", (4, 1, 0))
+    assert tell(server, news("approved", id, f"{payment}_right", PRICE)).json() == {"effect": "paid"}
+
+
+def test_of_what_is_paid_another_amount_is_refused_unless_the_money_is_gone(server: Server, purse: Purse) -> None:
+    id, payment = hold(server), f"ch_part_{next(_messages)}"
+    assert tell(server, news("approved", id, payment, PRICE)).json() == {"effect": "paid"}
+    for kind in ("approved", "declined", "refunded"):
+        answer = tell(server, news(kind, id, payment, PRICE - 1))
+        assert (answer.status, answer.code) == (422, "payment_mismatch")
+    assert order(server, id)["state"] == "paid"
+    assert payment not in purse.given_back
+
+    purse.given_back.add(payment)
+    assert tell(server, news("refunded", id, payment, PRICE - 1)).json() == {"effect": "refunded"}
+    assert level(server, id) == (5, 0, 0)
+
+
+def test_money_for_an_unknown_order_is_given_back(server: Server, purse: Purse) -> None:
+    payment = f"ch_lost_{next(_messages)}"
+    for kind, effect in (
+        ("declined", "noted"),
+        ("approved", "refunded"),
+        ("approved", "refunded"),
+        ("refunded", "noted"),
+    ):
+        answer = tell(server, news(kind, "0" * 32, payment, PRICE))
+        assert (answer.status, answer.json()) == (200, {"effect": effect})
+    assert payment in purse.given_back
+    assert "payment_of_unknown_order" in server.errors()
+
+
+def test_money_that_the_gateway_does_not_give_back_is_not_said_to_be_back(server: Server) -> None:
+    cancelled, paid, payment = hold(server), hold(server), f"ch_strange_{next(_messages)}"
+    server.call("DELETE", f"/v1/reservations/{cancelled}", buyer="ada")
+    assert tell(server, news("approved", cancelled, payment, PRICE)).code == "unknown"
+
+    assert tell(server, news("approved", paid, payment, PRICE)).json() == {"effect": "paid"}
+    refused = server.call("POST", f"/v1/reservations/{paid}/refund")
+    assert (refused.status, refused.code, order(server, paid)["state"]) == (503, "unknown", "paid")
+
+    lines = [line for line in server.errors().splitlines() if payment in line]
+    assert [line for line in lines if "payment_not_given_back" in line]
+    assert not [line for line in lines if "payment_given_back" in line]
 
 
 def test_other_messages_are_taken_and_ignored(server: Server) -> None:
@@ -266,15 +333,16 @@ def test_a_second_payment_of_an_order_is_given_back(server: Server) -> None:
 def test_a_late_payment_gets_a_free_unit_once(server: Server) -> None:
     id = hold(server, 1, HOLD_S)
     expired(server, id)
-    body = news("approved", id, amount_minor=PRICE)
+    payment = f"ch_late_{next(_messages)}"
+    body = news("approved", id, payment, PRICE)
 
     told = [tell(server, body).json()["effect"] for _ in range(3)]
 
     assert told == ["replaced"] * 3
     again = order(server, order(server, id)["replaced_by"])
-    assert (again["state"], again["payment"]["id"]) == ("paid", "ch_1")
+    assert (again["state"], again["payment"]["id"]) == ("paid", payment)
     assert level(server, id) == (0, 0, 1)
-    assert tell(server, news("refunded", id, amount_minor=PRICE)).json() == {"effect": "refunded"}
+    assert tell(server, news("refunded", id, payment, PRICE)).json() == {"effect": "refunded"}
     assert level(server, id) == (1, 0, 0)
     assert tell(server, body).json() == {"effect": "refunded"}, "the money is back: no unit again"
     assert level(server, id) == (1, 0, 0)

@@ -1,7 +1,8 @@
 """A small world of one payment: an order, a gateway, news that comes when and as often as it likes, and two nodes.
 
 Everything that waits is interleaved by dice. News is sent again until a node has answered it, calls of
-the gateway get lost before or after they had their effect, and the hold runs out at any moment.
+the gateway get lost before or after they had their effect, and the hold runs out at any moment. The ledger may
+lose what is not paid, the gateway may not know its charge for a while, and the money may not be the price.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class World:
         self.news = [Told.APPROVED]
         """What the gateway has to tell, in the order in which it happened."""
         self.answered: set[Told] = set()
+        self.amount_minor = PRICE - 1 if self.dice.random() < 0.1 else PRICE
+        """What the charge took."""
+        self.unknown_to_gateway = self.dice.randrange(1, 4) if self.dice.random() < 0.2 else 0
+        """How often the gateway still says that it does not know the charge when it is to give it back."""
         self.settler = settler
         self.nodes = [self._node(), self._node()]
         for command in (m.CreateSale(SALE), m.Reserve(ORDER, "g1", "second", "ada", 1, "")):
@@ -77,6 +82,8 @@ class World:
             acts.append(self.operator_refunds())
         if self.dice.random() < 0.2:
             acts.append(self.cancel())
+        if self.dice.random() < 0.2:
+            acts.append(self.lose())
         self.dice.shuffle(acts)
         await asyncio.gather(*acts)
         while owed := [news for news in self.news if news not in self.answered]:  # telling may make news
@@ -91,7 +98,7 @@ class World:
 
     async def deliver(self, news: Told) -> None:
         """Send one piece of news until a node has answered it."""
-        payment = Payment(self.charge.id, ORDER, PRICE, "CNY")
+        payment = Payment(self.charge.id, ORDER, self.amount_minor, "CNY")
         while True:
             try:
                 assert isinstance(await self.dice.choice(self.nodes).told(news, payment), Settled)
@@ -120,6 +127,14 @@ class World:
     async def cancel(self) -> None:
         await self.pause()
         self.machine.execute(self.now_ms, [m.Cancel(ORDER)])
+
+    async def lose(self) -> None:
+        """The ledger is as it was before the order, as after a failover. It does not lose what is durably paid."""
+        for _ in range(self.dice.randrange(40)):
+            await asyncio.sleep(0)
+        if not self.paid():
+            self.machine = Machine()
+            self.machine.execute(self.now_ms, [m.CreateSale(SALE)])
 
     async def give_back_at_the_gateway(self) -> None:
         """Somebody refunds the charge where it was made, without asking us."""
@@ -188,6 +203,9 @@ class GatewayLine:
 
     async def refund(self, payment: str) -> Charge | None:
         await self._lossy()
+        if self._world.unknown_to_gateway:
+            self._world.unknown_to_gateway -= 1
+            return None
         self._world.refund_charge()
         await self._lossy()
         return self._world.charge

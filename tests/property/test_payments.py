@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from tests.property.payments import MakeSettler, World
+from tests.property.payments import ORDER, PRICE, MakeSettler, World
 from ticketrush import model as m
 from ticketrush.payments.protocol import ChargeState
 from ticketrush.settlement import Effect, Settled, Settler
@@ -29,6 +29,8 @@ def wrong_in(seed: int, settler: MakeSettler = Settler) -> str:
     level = world.machine.stock("g1")
     assert level is not None
     assert level.levels[0].sold == paid
+    if world.charge.state is ChargeState.APPROVED and world.amount_minor != PRICE:
+        return f"seed {seed}: another amount than the price was kept"
     return ""
 
 
@@ -38,13 +40,16 @@ def test_money_and_ticket_agree_in_the_end() -> None:
 
 def test_every_way_of_ending_is_among_them() -> None:
     ends: Counter[tuple[str, str, bool]] = Counter()
+    wrong_amounts: Counter[str] = Counter()
     for seed in range(WORLDS):
         world = World(seed)
         asyncio.run(world.live())
-        order = world.machine.reservation("order")
-        assert order is not None
+        order = world.machine.reservation(ORDER)
+        state = "lost" if order is None else order.state.value
         again = world.machine.reservation_for("g1", "ada", "late payment of order")
-        ends[order.state.value, world.charge.state.value, again is not None and again.state is m.State.PAID] += 1
+        ends[state, world.charge.state.value, again is not None and again.state is m.State.PAID] += 1
+        if world.amount_minor != PRICE:
+            wrong_amounts[state] += 1
 
     assert {
         ("paid", "approved", False),
@@ -52,7 +57,9 @@ def test_every_way_of_ending_is_among_them() -> None:
         ("cancelled", "refunded", False),
         ("expired", "approved", True),
         ("expired", "refunded", False),
+        ("lost", "refunded", False),
     } <= set(ends), ends
+    assert {"held", "expired", "cancelled", "lost"} <= set(wrong_amounts), wrong_amounts
 
 
 # --- planted bugs: each must be caught -----------------------------------------------------------
@@ -88,7 +95,36 @@ class KeepsTheMoney(Settler):
         return Settled(Effect.REFUNDED, reservation)
 
 
-FLAWED = [ForgetsWhatCameFirst, DoesNotAskAgain, ForgetsTheReplacement, KeepsTheMoney]
+class KeepsWhatWasLost(Settler):
+    """Money for an order that the ledger does not know stays."""
+
+    async def lost(self, order: str, payment: str) -> Settled:
+        return Settled(Effect.REFUNDED, None)
+
+
+class KeepsAnotherAmount(Settler):
+    """Money that is not the price stays."""
+
+    async def wrong(self, reservation: m.Reservation, payment: str) -> Settled:
+        return Settled(Effect.REFUNDED, reservation)
+
+
+class BelievesThatItIsBack(Settler):
+    """A gateway that does not know the charge is taken to have given it back."""
+
+    async def return_money(self, order: str, payment: str) -> None:
+        await self._gateway.refund(payment)
+
+
+FLAWED = [
+    ForgetsWhatCameFirst,
+    DoesNotAskAgain,
+    ForgetsTheReplacement,
+    KeepsTheMoney,
+    KeepsWhatWasLost,
+    KeepsAnotherAmount,
+    BelievesThatItIsBack,
+]
 
 
 @pytest.mark.parametrize("flawed", FLAWED, ids=lambda each: each.__name__)

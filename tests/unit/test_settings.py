@@ -251,6 +251,11 @@ def test_a_payment_gateway_needs_a_secret_for_its_webhooks() -> None:
     ).check_servable()
 
 
+def test_webhooks_need_a_gateway_that_gives_money_back() -> None:
+    with pytest.raises(SettingsError, match=r"payment_gateway is empty.*given back"):
+        Settings(open=True, webhook_secrets=(SecretStr(WEBHOOK_SECRET),)).check_servable()
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:9000", "ftp://x", "http://", "http://x?y=1", "http://[::1"])
 def test_a_payment_gateway_is_a_url(url: str) -> None:
     with pytest.raises(SettingsError, match=r"payment_gateway = .*write http://HOST:PORT"):

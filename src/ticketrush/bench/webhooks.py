@@ -28,6 +28,9 @@ WEBHOOKS: Final = 20_000
 CONNECTIONS: Final = 64
 PATH: Final = "/v1/webhooks/payments"
 CURRENCY: Final = "CNY"
+NOBODY: Final = "http://127.0.0.1:9"
+"""The payment gateway, which nobody asks: every order can be paid."""
+
 PATIENCE_S: Final = 120.0
 """How long a load may take in all."""
 
@@ -47,7 +50,7 @@ def webhooks_per_s(
         BenchError: the server does not start, an answer was not 200, or not every order was paid in the end.
     """
     secret = new_webhook_secret()
-    settings = {"TICKETRUSH_WEBHOOK_SECRETS": secret}
+    settings = {"TICKETRUSH_WEBHOOK_SECRETS": secret, "TICKETRUSH_PAYMENT_GATEWAY": NOBODY}
     with serve(folder, Issuer(), ledger=ledger, durability=durability, settings=settings) as server:
         with Connection(server.target.url) as connection:
             asked = [server.reservation_bytes(connection) for _ in range(count)]

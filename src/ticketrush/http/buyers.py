@@ -228,7 +228,10 @@ async def order_of(request: Request, reservation: m.Reservation) -> OrderView:
 
 
 async def _payment_of(cashier: Cashier, reservation: m.Reservation) -> PaymentView:
-    """How the order's payment stands: the ledger knows of what is paid, the gateway of all else."""
+    """How the order's payment stands: the ledger knows of what is paid, the gateway of all else.
+
+    It is "none" also when the gateway does not say so in time; the order does not wait for it.
+    """
     if reservation.payment:
         return PaymentView("refunded" if reservation.state is State.REFUNDED else "approved", reservation.payment)
     if cashier.is_pending(reservation.id):

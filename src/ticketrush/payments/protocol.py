@@ -50,7 +50,10 @@ class Gateway(Protocol):
         ...
 
     async def refund(self, payment: str) -> Charge | None:
-        """Give back what the charge of this id took; repeating it is harmless. None if it took nothing."""
+        """Give back what the charge of this id took; repeating it is harmless.
+
+        The charge, REFUNDED; None if it took nothing or is not known. Who gets None must not take it for done.
+        """
         ...
 
     async def read(self, payment: str) -> Charge | None:

@@ -39,7 +39,9 @@ class TestGateway:
         if before is not None and before.state is ChargeState.APPROVED:
             return before
         state = ChargeState.DECLINED if card == DECLINE else ChargeState.APPROVED
-        return self._keep(Charge(f"ch_{secrets.token_hex(12)}", order, amount_minor, currency, state))
+        made = self._keep(Charge(f"ch_{secrets.token_hex(12)}", order, amount_minor, currency, state))
+        self._latest[order] = made.id
+        return made
 
     async def refund(self, payment: str) -> Charge | None:
         """See `Gateway.refund`."""
@@ -61,7 +63,6 @@ class TestGateway:
 
     def _keep(self, charge: Charge) -> Charge:
         self._charges[charge.id] = charge
-        self._latest[charge.order] = charge.id
         if len(self._charges) > CHARGES_MAX:
             _, oldest = self._charges.popitem(last=False)
             if self._latest.get(oldest.order) == oldest.id:

@@ -22,9 +22,13 @@ router = APIRouter()
 LIMIT_MAX: Final = 100
 
 RECORD_S: Final = 0.5
-"""How long the store may take to say whether it has an order: who reads one, or has paid, waits for the ledger only."""
+"""How long the store may take to say whether it has an order: who reads one, or has paid, waits no longer."""
+
+LIST_S: Final = 5.0
+"""How long it may take to list orders."""
 
 log = logs.get("ticketrush.http")
+away = logs.Seldom(log, "orders_away")
 
 _AWAY: Final = "The order store does not answer now; try again. Each order is at /v1/orders/{id} all the same."
 
@@ -100,9 +104,10 @@ async def list_orders(
     if store is None:
         return respond(problem("orders_not_kept"))
     try:
-        orders = await store.orders_of(buyer, before=before, limit=limit)
-    except (StoreUnavailable, StoreOutdated) as error:
-        log.warning("orders_away", error=str(error))
+        async with asyncio.timeout(LIST_S):
+            orders = await store.orders_of(buyer, before=before, limit=limit)
+    except (StoreUnavailable, StoreOutdated, TimeoutError) as error:
+        away.warning(error=str(error) or f"no answer within {LIST_S:g} s")
         return respond(problem("unavailable", _AWAY, (b"retry-after", b"1")))
     last = orders[-1].number if len(orders) == limit else None
     return respond(json_answer(OrdersView([StoredOrderView.of(order) for order in orders], last)))
@@ -117,6 +122,6 @@ async def record_of(request: Request, id: str) -> tuple[Record, int | None]:
         async with asyncio.timeout(RECORD_S):
             order = await store.order(id)
     except (StoreUnavailable, StoreOutdated, TimeoutError) as error:  # the ledger's answer is one all the same
-        log.warning("orders_away", error=str(error) or f"no answer within {RECORD_S:g} s")
+        away.warning(error=str(error) or f"no answer within {RECORD_S:g} s")
         return "pending", None
     return ("pending", None) if order is None or order.claim is None else ("stored", order.number)

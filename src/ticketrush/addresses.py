@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -10,6 +11,9 @@ REDIS_SCHEMES: Final = tuple(
     f"{secure}{kind}://" for secure in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")
 )
 """How the URL of a Redis or Valkey begins: alone or of a kind, with TLS or without."""
+
+FILE: Final = "sqlite:///"
+"""How the URL of a file begins."""
 
 _SECRETS: Final = ("password=", "user=", "passfile=", "sslpassword=")
 
@@ -23,6 +27,12 @@ def without_password(url: str) -> str:
     place, mark, query = rest.rpartition("@")[2].partition("?")
     shown = "&".join(each for each in query.split("&") if not each.lower().startswith(_SECRETS))
     return f"{scheme}{slashes}{place}{mark if shown else ''}{shown}"
+
+
+def absolute(url: str) -> str:
+    """A URL that names the same file in every working directory."""
+    path = url.removeprefix(FILE)
+    return url if path == url else f"{FILE}{Path(path).absolute()}"
 
 
 def is_loopback(host: str) -> bool:

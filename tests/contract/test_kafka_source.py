@@ -126,7 +126,7 @@ async def work_for_ever(source: Source) -> None:
 
 
 @in_loop
-async def test_a_reader_whose_name_another_one_has_taken_ends_and_says_so(
+async def test_two_readers_of_one_name_take_turns_until_one_ends_and_says_why(
     kafka_bootstrap: str, kafka_topic: str
 ) -> None:
     publish(kafka_bootstrap, kafka_topic, notices(10))
@@ -134,9 +134,12 @@ async def test_a_reader_whose_name_another_one_has_taken_ends_and_says_so(
     async with reading(one):
         assert await one.next(5, 20)
         async with reading(other), asyncio.timeout(60):
-            await read(other, 5)
+            both = [asyncio.ensure_future(work_for_ever(each)) for each in (one, other)]
             with pytest.raises(SettingsError, match="--name same"):
-                await work_for_ever(one)
+                await asyncio.gather(*both)
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)
 
 
 @in_loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -11,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ticketrush.cluster import nodes, valkey
-from ticketrush.cluster.errors import ClusterError, NotInstalled, PlanError
+from ticketrush.cluster.errors import ClusterError, FolderInUse, NotInstalled, PlanError
 from ticketrush.cluster.nodes import Node
 from ticketrush.cluster.plan import ClusterPlan, parse_weights, shares
 from ticketrush.cluster.ports import LOCALHOST, free_port
-from ticketrush.cluster.up import cluster
+from ticketrush.cluster.up import alone_in, cluster
 from ticketrush.crowd.doom import Doom, Kill
 from ticketrush.crowd.errors import OptionError
 from ticketrush.crowd.options import RushOptions
@@ -176,3 +177,19 @@ def test_what_is_started_gets_urls_by_the_environment_where_ps_does_not_show_the
         "TICKETRUSH_LEDGER": "redis://:hush@h:1/0",
         "TICKETRUSH_ORDERS": "postgresql://u:hush@h/d",
     }
+
+
+def test_one_cluster_in_a_folder(tmp_path: Path) -> None:
+    in_use = pytest.raises(FolderInUse, match=f"in use by process {os.getpid()}")
+    with alone_in(tmp_path), in_use, alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        pass
+
+
+def test_a_file_is_the_same_one_for_all_that_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = ClusterPlan(nodes=1, folder=tmp_path, ledger="sqlite:///a.db", orders="sqlite:///b.db")
+    _, env = plan.settings_of("sqlite:///a.db", "sqlite:///b.db")
+    assert env["TICKETRUSH_LEDGER"] == f"sqlite:///{tmp_path}/a.db"
+    assert env["TICKETRUSH_ORDERS"] == f"sqlite:///{tmp_path}/b.db"

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ticketrush.cluster.errors import NotInstalled, PlanError
+from ticketrush.cluster.errors import FolderInUse, NotInstalled, PlanError
 from ticketrush.crowd.errors import NoAnswer, OptionError, Stopped
 from ticketrush.errors import JournalError, LedgerUnavailable, SettingsError, TicketrushError
 from ticketrush.orders.errors import SourceLost, StoreOutdated, StoreUnavailable
@@ -48,6 +48,7 @@ CODES: tuple[tuple[type[TicketrushError], Exit], ...] = (
     (PlanError, Exit.USAGE),
     (NotInstalled, Exit.USAGE),
     (JournalError, Exit.LEDGER),
+    (FolderInUse, Exit.LEDGER),
     (LedgerUnavailable, Exit.LEDGER),
     (UnreachableError, Exit.UNREACHABLE),
     (NoAnswer, Exit.UNREACHABLE),

@@ -99,6 +99,8 @@ def reconcile(
             "--restore writes what an order store knows into a Redis or Valkey: name both, without --check"
         )
     logs.configure("error", "console")  # that epochs change is what this is for
+    if settings.orders:
+        asyncio.run(_see(settings.orders))
     facts: dict[str, Any] = {"ok": True}
     if is_shared:
         facts |= _ledger_facts(settings, check=check, restore=restore, as_json=as_json)
@@ -142,6 +144,15 @@ def _ledger_facts(settings: Settings, *, check: bool, restore: bool, as_json: bo
         where = without_password(settings.ledger)
         output.say(f"there is no sale in {where}; is it the right server and database?", "yellow", aside=True)
     return facts
+
+
+async def _see(orders: str) -> None:
+    """See that the store is there, before anything is changed."""
+    store = store_of(orders)
+    try:
+        await store.open()
+    finally:
+        await store.close()
 
 
 async def _compare(settings: Settings, *, mend: bool) -> Differences:

@@ -16,6 +16,7 @@ import typer
 
 from ticketrush import logs, processes
 from ticketrush._version import __version__
+from ticketrush.addresses import FILE, absolute
 from ticketrush.cli import output
 from ticketrush.cli.flags import Config, flag, setting, settings_of
 from ticketrush.cluster.keeper import Keeper
@@ -25,8 +26,6 @@ from ticketrush.errors import SettingsError
 from ticketrush.http import server
 from ticketrush.settings import Settings, variable_of, without_password
 from ticketrush.wiring import make_tables
-
-FILE: Final = "sqlite:///"
 
 EPILOG: Final = """Examples: `ticketrush serve --demo 10000 --port 3005` sells 10,000 tickets at /buy/ticket. ·
 `ticketrush serve --open` tries the API without tokens. ·
@@ -105,18 +104,12 @@ def _worker(settings: Settings) -> Iterator[None]:
     """The process that writes orders while this one sells; its words are on our standard error."""
     with tempfile.TemporaryDirectory(prefix="ticketrush-worker-") as folder:
         # What it needs of our settings; it neither listens nor checks tokens, and no relay publishes a file's events.
-        flags = {"ledger": _absolute(settings.ledger), "orders": _absolute(settings.orders)}
+        flags = {"ledger": absolute(settings.ledger), "orders": absolute(settings.orders)}
         env = processes.plain_environment() | {variable_of(name): value for name, value in flags.items()}
         env |= {variable_of(name): getattr(settings, name) for name in ("log_level", "log_format")}
         command = [sys.executable, "-m", "ticketrush", "work", "--json"]
         with Keeper(Program("order-worker", Path(folder), command, env)):
             yield
-
-
-def _absolute(url: str) -> str:
-    """A URL that names the same file in every folder."""
-    path = url.removeprefix(FILE)
-    return url if path == url else f"{FILE}{Path(path).absolute()}"
 
 
 def _announce(settings: Settings, url: str, *, as_json: bool) -> None:

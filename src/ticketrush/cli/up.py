@@ -21,6 +21,7 @@ from ticketrush.admission.tokens import new_secret
 from ticketrush.cli import output
 from ticketrush.cli.app import Exit, UsageError
 from ticketrush.cli.flags import Config, flag, setting, settings_of
+from ticketrush.cluster.backoffice import BackOffice
 from ticketrush.cluster.plan import NODES_MAX, SHARED, WORKERS_MAX, ClusterPlan, parse_weights
 from ticketrush.cluster.up import Cluster, cluster
 from ticketrush.settings import without_password
@@ -257,6 +258,11 @@ def _announce(running: Cluster, *, as_json: bool) -> None:
     output.say(f"  read        {running.nodes[0].url}/docs    stop with Ctrl-C")
 
 
+def _shown_orders(office: BackOffice) -> str:
+    """The store's URL; of one of our own with its role, which has no password."""
+    return office.orders if office.postgres is not None else without_password(office.orders)
+
+
 def _facts(running: Cluster) -> dict[str, Any]:
     secret = running.plan.folder / SECRET_FILE
     return {
@@ -274,7 +280,7 @@ def _facts(running: Cluster) -> dict[str, Any]:
             {"name": valkey.name, "url": valkey.url, "pid": valkey.pid, "log": str(valkey.log)}
             for valkey in running.valkeys
         ],
-        "orders": without_password(running.office.orders) if running.office is not None else None,
+        "orders": _shown_orders(running.office) if running.office is not None else None,
         "kafka": (running.office.kafka or None) if running.office is not None else None,
         "back_office": [
             {"name": part.name, "pid": part.pid, "log": str(part.log)}

@@ -15,3 +15,7 @@ class NotInstalled(ClusterError):
 
 class PlanError(ClusterError, ValueError):
     """What was asked for makes no sense; names it, the value, and what it may be."""
+
+
+class FolderInUse(ClusterError):
+    """Another cluster runs in the folder; names its process."""

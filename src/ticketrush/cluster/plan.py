@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from ticketrush.addresses import absolute
 from ticketrush.cluster.errors import PlanError
 
 NODES_MAX: Final = 64
@@ -84,8 +85,8 @@ class ClusterPlan:
     def settings_of(self, ledger: str, orders: str) -> tuple[list[str], dict[str, str]]:
         """What every process is told: flags, and the environment, where passwords in URLs are not seen by `ps`."""
         flags = ["--config", str(self.config.resolve())] if self.config is not None else []
-        kept = {"TICKETRUSH_ORDERS": orders} if orders else {}
-        return flags, self.env | {"TICKETRUSH_LEDGER": ledger} | kept
+        kept = {"TICKETRUSH_ORDERS": absolute(orders)} if orders else {}
+        return flags, self.env | {"TICKETRUSH_LEDGER": absolute(ledger)} | kept
 
     def port_of(self, number: int) -> int:
         """The port of the node of that number, counted from 0; 0 for a free one."""

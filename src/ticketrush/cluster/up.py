@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from ticketrush import processes, stop
 from ticketrush.cluster.backoffice import BackOffice, backoffice, working
+from ticketrush.cluster.errors import FolderInUse
 from ticketrush.cluster.nodes import Node, ended
 from ticketrush.cluster.plan import ClusterPlan
 from ticketrush.cluster.program import Program
@@ -18,6 +23,8 @@ from ticketrush.cluster.valkey import Persistence, Valkey
 
 REPLICAS = 2
 """With durability replica: when one has taken the place of the primary, the other acknowledges."""
+
+LOCK_FILE: Final = "cluster.lock"
 
 _PERSISTENCE: dict[str, Persistence] = {"memory": "memory", "fsync": "fsync", "replica": "memory"}
 
@@ -83,9 +90,11 @@ def cluster(plan: ClusterPlan) -> Iterator[Cluster]:
 
     Raises:
         NotInstalled: it needs a Valkey, and there is none.
+        FolderInUse: another cluster runs in its folder.
         ClusterError: something does not start; has its last words.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(alone_in(plan.folder))
         valkeys = _valkeys(plan, stack) if plan.ledger is None else []
         ledger = plan.ledger or valkeys[0].url
         office = stack.enter_context(backoffice(plan, ledger)) if plan.orders else None
@@ -100,6 +109,31 @@ def cluster(plan: ClusterPlan) -> Iterator[Cluster]:
         if office is not None:
             stack.enter_context(working(office))  # its journal is there now
         yield made
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other cluster runs in `folder` meanwhile: two servers on the same files would sell everything twice.
+
+    The operating system ends this with the process, however it ends.
+
+    Raises:
+        FolderInUse: another one does; names its process.
+    """
+    file = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(file, 32).decode("ascii", "replace").strip() or "unknown"
+            raise FolderInUse(
+                f"the folder {folder} is in use by process {owner}: stop that one, or name another folder"
+            ) from None
+        os.ftruncate(file, 0)
+        os.write(file, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(file)
 
 
 def _valkeys(plan: ClusterPlan, stack: contextlib.ExitStack) -> list[Valkey]:

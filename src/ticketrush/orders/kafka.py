@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
@@ -29,6 +29,10 @@ GROUP: Final = "ticketrush-orders"
 
 POLL_S_MAX: Final = 60.0
 """How long a reader may be busy with what it has read; one that died while it joined is waited for that long."""
+
+ENDS_MAX: Final = 3
+ENDS_S: Final = 30.0
+"""How often in this time the library's consumer may come to its end before the reader does, too."""
 
 SESSION_S: Final = 10.0
 """How long a worker may be silent before its partitions go to others; also how long a commit may wait for an answer."""
@@ -93,6 +97,10 @@ class KafkaSource:
         self._may_be_away = False
         self._fatal: KafkaError | None = None
         """What has ended the library's consumer for good."""
+        self._ends: deque[float] = deque()
+        """When that happened lately, monotonic."""
+        self._is_left = False
+        """The next call makes another consumer."""
 
     async def open(self) -> None:
         """See `Source.open`. Raises SourceUnavailable also while the topic is missing.
@@ -137,15 +145,31 @@ class KafkaSource:
         try:
             return await self._thread.call(function, *args, **kwargs)
         except KafkaException as error:
-            self._lost(error.args[0])
+            await self._join_again(error.args[0])
             raise SourceUnavailable(f"Kafka at {self._brokers}, topic {self._topic}: {words_of(error)}") from error
 
-    def _lost(self, error: object) -> None:
-        """Raise what ends this reader, if it is at its end; asking again would help nobody."""
+    async def _join_again(self, error: object) -> None:
+        """Let a consumer that is at its end be followed by another; unless that has been tried again and again.
+
+        Brokers that were killed may come back with a group in which this reader still has its last place, and
+        refuse the one that it has now. That ends with the next try; a second reader of the same name does not.
+        """
         fatal = self._fatal or (error if isinstance(error, KafkaError) and _ends(error) else None)
         if fatal is None:
             return
-        if fatal.code() == KafkaError.FENCED_INSTANCE_ID:
+        now_s = time.monotonic()
+        while self._ends and self._ends[0] < now_s - ENDS_S:
+            self._ends.popleft()
+        self._ends.append(now_s)
+        if len(self._ends) > ENDS_MAX:
+            self._lost(fatal)
+        log.warning("joins_again", error=words_of(fatal))
+        await self._thread.call(self._close)
+        self._is_left = True
+
+    def _lost(self, fatal: KafkaError) -> NoReturn:
+        """Raise what ends this reader; asking again would help nobody."""
+        if fatal.code() == KafkaError.FENCED_INSTANCE_ID or "fenced" in words_of(fatal):
             raise SettingsError(
                 f"another worker of Kafka at {self._brokers}, topic {self._topic}, has been started with --name "
                 f"{self._name}: give each a name of its own, or none"
@@ -157,7 +181,7 @@ class KafkaSource:
 
     def _open(self) -> None:
         self._close()
-        self._fatal = None
+        self._fatal, self._is_left = None, False
         about = on_brokers(
             self._brokers,
             "ticketrush-work",
@@ -192,6 +216,8 @@ class KafkaSource:
 
     @property
     def _open_consumer(self) -> Consumer:
+        if self._is_left:
+            self._open()
         if self._consumer is None:
             raise KafkaException(KafkaError(KafkaError._STATE, "it is not open"))
         return self._consumer

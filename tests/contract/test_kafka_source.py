@@ -89,6 +89,7 @@ async def test_a_message_that_is_no_notice_is_told_as_such(kafka_bootstrap: str,
     wrong = [message for message in messages if message.notice is None]
     assert [message.where for message in wrong] == [f"{kafka_topic}/0/{n}" for n in range(5, 5 + len(junk))]
     assert all(message.error for message in wrong)
+    assert [message.error for message in wrong[:2]] == ["no notice: empty message"] * 2
     assert len(expired(messages)) == 10
 
 

@@ -92,16 +92,46 @@ def test_a_store_that_cannot_be_used_is_named_without_its_password(empty: str, o
     assert "hush" not in done.output
 
 
+def test_a_store_that_refuses_connections_is_to_be_started(empty: str) -> None:
+    done = run("orders", "totals", "--orders", "postgresql://me@127.0.0.1:1/x")
+    assert "127.0.0.1:1/x does not answer (connection refused): start it, or name another" in done.stderr
+    assert "Errno" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["orders totals", "migrate", "migrate --check"])
+def test_a_folder_that_is_missing_is_to_be_made_first(empty: str, tmp_path: Path, command: str) -> None:
+    done = run(*command.split(), "--orders", f"sqlite:///{tmp_path}/nodir/x.db")
+    assert done.exit_code == Exit.USAGE
+    assert f"folder {tmp_path}/nodir does not exist: make it, or name another file" in done.stderr
+    assert "run `ticketrush migrate" not in done.stderr
+
+
 # --- orders ---------------------------------------------------------------------------------
 
 
 def test_orders_of_a_buyer_are_listed_newest_first(url: str) -> None:
     assert [each["id"] for each in printed("orders", "list", "--buyer", "ann")] == ["paid", "cancelled"]
     shown = run("orders", "list", "--buyer", "ann", "--limit", "1")
-    assert "55,300 CNY" in shown.stdout
+    assert "amount minor" in shown.stdout
+    assert "55300" in shown.stdout
     assert "--before 3" in shown.stderr
     (rest,) = printed("orders", "list", "--buyer", "ann", "--before", "3")
     assert rest["id"] == "cancelled"
+
+
+def test_ids_and_places_are_never_wrapped(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    id, place = "0f8e" * 10, "ticketrush.notices/17/" + "9" * 40
+    letters = [DeadLetter(place, b"{" * 50, "it is not a notice at all, as far as can be told", 5)]
+    tell(empty, lambda store: store.put([held(id)], dead=letters))
+    for command in (("list", "--buyer", "ann"), ("dead-letters",)):
+        assert len(run("orders", *command).stdout.splitlines()) == 2, "piped, each row is a line"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = run("orders", "list", "--buyer", "ann").stdout
+    assert id in listed
+    assert len(listed.splitlines()[1]) <= 80
+    assert "held at" not in listed
+    assert place in run("orders", "dead-letters").stdout
 
 
 def test_an_order_is_shown_with_all_its_times(url: str) -> None:
@@ -168,6 +198,12 @@ def test_an_event_of_a_stream_is_replayed_where_it_says_enough(url: str) -> None
     assert printed("orders", "show", "of-an-event")["payment"] == "p-9"
     assert "ticketrush reconcile" in held_one["error"]
     assert "not a notice" in other["error"]
+
+
+def test_a_letter_without_a_payload_is_an_empty_message(url: str) -> None:
+    tell(url, lambda store: store.put([], dead=[DeadLetter("topic/0/1", b"", "", 9)]))
+    (*_, tombstone) = json.loads(run("orders", "replay", "--all", "--json").stdout)
+    assert tombstone["error"] == "not a notice: empty message"
 
 
 def test_one_letter_is_replayed(url: str) -> None:

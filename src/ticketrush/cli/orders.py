@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from ticketrush.cli import output
 from ticketrush.cli.app import Commands, Exit, RefusedError, UsageError
@@ -32,6 +30,8 @@ app = typer.Typer(
 
 AT_ONCE: Final = 500
 """Dead letters that are read at a time."""
+
+_FIGURES: Final = frozenset({"number", "quantity", "amount minor", "orders", "units"})
 
 SHOWN_MAX: Final = 60
 """Characters of a payload that a table shows."""
@@ -94,8 +94,13 @@ def list_(
     if as_json:
         output.as_json([facts(each) for each in found])
         return
-    columns = ("number", "id", "state", "sale", "item", "quantity", "amount", "held at")
-    _table(columns, ([_cell(facts(each), column) for column in columns] for each in found))
+    columns = ("number", "id", "state", "sale", "item", "quantity", "amount minor", "currency", "held at")
+    output.table(
+        columns,
+        ([_cell(facts(each), column) for column in columns] for each in found),
+        right=_FIGURES,
+        spare=("held at", "currency", "amount minor", "quantity", "item", "sale"),
+    )
     if len(found) == limit:
         output.say(f"there may be more: --before {found[-1].number}", aside=True)
 
@@ -115,7 +120,7 @@ def show(
     if as_json:
         output.as_json(facts(order))
         return
-    _table(
+    output.table(
         ("", ""), ([name.replace("_", " "), str(value)] for name, value in facts(order).items() if value is not None)
     )
 
@@ -132,9 +137,10 @@ def totals(
     if as_json:
         output.as_json([each._asdict() for each in found])
         return
-    _table(
+    output.table(
         ("sale", "item", "state", "orders", "units"),
         ([each.sale, each.item, each.state.value, f"{each.orders:,}", f"{each.units:,}"] for each in found),
+        right=_FIGURES,
     )
 
 
@@ -161,7 +167,12 @@ def repairs(
     if as_json:
         output.as_json(rows)
         return
-    _table(("order", "before", "after", "reason", "at"), (list(row.values()) for row in rows))
+    output.table(
+        ("order", "before", "after", "reason", "at"),
+        (list(row.values()) for row in rows),
+        prose=("reason",),
+        spare=("at",),
+    )
 
 
 # --- dead letters ---------------------------------------------------------------------------
@@ -199,9 +210,12 @@ def dead_letters(
     if as_json:
         output.as_json(rows)
         return
-    _table(
+    output.table(
         ("number", "where", "at", "error", "payload"),
         ([*(str(value) for value in list(row.values())[:-1]), _short(str(row["payload"]))] for row in rows),
+        right=_FIGURES,
+        prose=("error", "payload"),
+        spare=("at", "payload"),
     )
     if len(found) == limit:
         output.say(f"there may be more: --after {found[-1].number}", aside=True)
@@ -229,9 +243,11 @@ def replay_(
     if as_json:
         output.as_json(rows)
     else:
-        _table(
+        output.table(
             ("number", "where", "result"),
             ([str(letter.number), letter.where, why or "replayed"] for letter, why in results),
+            right=_FIGURES,
+            prose=("result",),
         )
     if any(why for _, why in results):
         raise typer.Exit(Exit.NOT_WELL)
@@ -306,8 +322,6 @@ def facts(order: Order) -> dict[str, Any]:
 
 
 def _cell(known: dict[str, Any], column: str) -> str:
-    if column == "amount":
-        return f"{known['amount_minor']:,} {known['currency']}" if "currency" in known else ""
     return str(known.get(column.replace(" ", "_"), ""))
 
 
@@ -319,13 +333,3 @@ def _readable(payload: bytes) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        right = column in {"number", "quantity", "amount", "orders", "units"}
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    output.console().print(table)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleDimensions
+from rich.table import Table
 from rich.text import Text
 
 from ticketrush.cli.app import UsageError
@@ -19,6 +22,9 @@ STDOUT: Final = "-"
 STDIN: Final = "-"
 """As an argument: read it from standard input, where other people's `ps` does not see it."""
 
+PROSE_WIDTH: Final = 20
+"""Characters that a column of prose has at least on a narrow terminal, if it has so many."""
+
 
 def console() -> Console:
     """Standard output for people: tables and pictures."""
@@ -28,6 +34,54 @@ def console() -> Console:
 def say(text: str, style: str = "", *, aside: bool = False) -> None:
     """Print one line, as it is and as long as it is; `aside` on standard error."""
     (error_console() if aside else console()).print(Text(text, style), soft_wrap=True)
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Collection[str] = (),
+    prose: Collection[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """Print a table whose cells can be copied: ids, URLs and paths are never wrapped, however narrow the terminal.
+
+    There, the columns in `prose` are folded, and those in `spare` are left out, the first one first, until the
+    others have room; what still has none is longer than the terminal. Elsewhere each row is one line.
+    `right` are the columns of numbers.
+    """
+    found = [[str(cell) for cell in row] for row in rows]
+    where = console()
+    kept = list(range(len(columns)))
+    widths = [max(cell_len(text) for text in (name, *(row[at] for row in found))) for at, name in enumerate(columns)]
+    if where.is_terminal:
+        least = [min(width, PROSE_WIDTH) if columns[at] in prose else width for at, width in enumerate(widths)]
+        for name in spare:
+            if _together(least, kept) <= where.width:
+                break
+            kept.remove(columns.index(name))
+        width = max(where.width, _together(least, kept))
+    else:
+        width = _together(widths, kept)
+    where.size = ConsoleDimensions(width, where.height)  # both, or a dumb terminal has 80 whatever is said
+    made = Table(box=None, pad_edge=False)
+    for at in kept:
+        is_prose = columns[at] in prose
+        made.add_column(
+            columns[at],
+            justify="right" if columns[at] in right else "left",
+            overflow="fold",
+            no_wrap=not is_prose,
+            min_width=None if is_prose else widths[at],
+        )
+    for row in found:
+        made.add_row(*(Text(row[at]) for at in kept))
+    where.print(made, crop=False)
+
+
+def _together(widths: Sequence[int], kept: Sequence[int]) -> int:
+    """How wide columns are with the two spaces between them."""
+    return max(1, sum(widths[at] + 2 for at in kept) - 2)
 
 
 def error_console() -> Console:

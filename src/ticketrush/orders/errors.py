@@ -25,7 +25,7 @@ class NoticeRefused(TicketrushError):
 
 
 class StoreOutdated(TicketrushError):
-    """The store's tables are missing, or of another version."""
+    """The store's tables are missing, or of another version; or there is not even a folder for its file."""
 
 
 class SourceUnavailable(TicketrushError):

@@ -22,6 +22,8 @@ _decode: Final = msgspec.json.Decoder(Notice).decode
 
 def decode(payload: bytes) -> Notice:
     """A notice from a message. Raises msgspec.DecodeError (a ValidationError if it is JSON of another shape)."""
+    if not payload:
+        raise msgspec.DecodeError("empty message")  # in Kafka, a tombstone is one
     return _decode(payload)
 
 

@@ -80,6 +80,11 @@ class Connections:
             ) from error
         except asyncpg.DuplicateTableError as error:
             raise StoreOutdated(f"{self.name} has tables of something else ({error}); name another database") from error
+        except ConnectionRefusedError as error:
+            raise StoreUnavailable(
+                f"the order store {self.name} does not answer (connection refused): start it, or name another with "
+                "--orders"
+            ) from error
         except TimeoutError:
             raise StoreUnavailable(f"the order store {self.name} gave no answer within {within_s:g} s") from None
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

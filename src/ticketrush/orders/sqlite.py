@@ -146,6 +146,7 @@ class SqliteOrders:
         Raises:
             StoreOutdated: there is none, or it is not of this version.
         """
+        self._check_folder()
         if not make and not self._path.exists():
             check_whole(_MIGRATIONS, (), self._url)
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if make else 0)
@@ -163,6 +164,14 @@ class SqliteOrders:
             raise
         return connection
 
+    def _check_folder(self) -> None:
+        """Raises StoreOutdated if not even a place for the file is there."""
+        if not self._path.parent.is_dir():
+            raise StoreOutdated(
+                f"the order store {self._url}: the folder {self._path.parent} does not exist: make it, or name another "
+                "file with --orders"
+            )
+
     def _applied(self, connection: apsw.Connection) -> list[tuple[int, str]]:
         """The migrations that were applied. Raises StoreOutdated if the file is something else."""
         mark = connection.pragma("application_id")
@@ -173,6 +182,7 @@ class SqliteOrders:
         return []
 
     def _pending(self) -> list[str]:
+        self._check_folder()
         applied: list[tuple[int, str]] = []
         if self._path.exists():
             connection = apsw.Connection(os.fspath(self._path), flags=apsw.SQLITE_OPEN_READWRITE)

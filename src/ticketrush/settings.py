@@ -8,6 +8,7 @@ and a unit here, from which ``docs/configuration.md`` and ``ticketrush config sh
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ CONFIG_FILE: Final = Path("ticketrush.toml")
 """Read from the working directory when no other file is named, if it is there."""
 
 _SQLITE: Final = "sqlite:///"
+
+_BROKER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):[1-9][0-9]{0,4}", re.ASCII)
+"""Host and port; an IPv6 address stands in brackets."""
 
 
 def _setting(default: object, unit: str, description: str, **bounds: Any) -> Any:
@@ -226,6 +230,13 @@ class Settings(BaseSettings):
             raise ValueError("write sqlite:///FILE, redis://HOST:PORT, redis+sentinel://… or redis+cluster://…")
         if path.startswith(":") or not path.strip("/"):
             raise ValueError("it names no file; write sqlite:///FILE")
+        return value
+
+    @field_validator("kafka")
+    @classmethod
+    def _brokers_have_ports(cls, value: str) -> str:
+        if value and not all(_BROKER.fullmatch(each.strip()) for each in value.split(",")):
+            raise ValueError("write HOST:PORT, several of them separated by commas, without a scheme like http://")
         return value
 
     @field_validator("payment_gateway")

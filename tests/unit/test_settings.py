@@ -283,6 +283,19 @@ def test_a_webhook_secret_of_the_wrong_form_is_refused_and_not_shown(secret: str
 SASL = "security.protocol=SASL_SSL, sasl.mechanism=PLAIN,sasl.username=shop,sasl.password=open=sesame"
 
 
+@pytest.mark.parametrize(
+    "brokers", ["http://foo", "http://foo:9092", "PLAINTEXT://foo:9092", "foo", "foo:", ":9092", "a:1,b", "a:1,", "a:x"]
+)
+def test_a_broker_without_a_host_and_a_port_is_refused(brokers: str) -> None:
+    with pytest.raises(SettingsError, match=r"kafka = .*write HOST:PORT"):
+        load(flags={"kafka": brokers})
+
+
+@pytest.mark.parametrize("brokers", ["", "kafka:9092", "k-1.example.org:9092, k_2:9093", "[::1]:9092"])
+def test_brokers_have_a_host_and_a_port(brokers: str) -> None:
+    assert load(flags={"kafka": brokers}).kafka == brokers
+
+
 def test_options_of_kafka_are_split_at_commas_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TICKETRUSH_KAFKA_OPTIONS", SASL)
     settings = load()

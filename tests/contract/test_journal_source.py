@@ -314,7 +314,9 @@ async def test_a_journal_that_is_not_there_is_away(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
     async with stored(tmp_path) as store:
         source = JournalSource(path, store)
-        with pytest.raises(SourceUnavailable, match="No such file"):
+        with pytest.raises(
+            SourceUnavailable, match=r"waiting for `ticketrush serve --ledger sqlite:///.*t.db` to make it"
+        ):
             await source.open()
         write(path, history(2))
         await source.open()

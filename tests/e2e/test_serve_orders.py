@@ -243,8 +243,10 @@ def test_a_worker_that_still_waits_for_its_ledger_stops_when_told_to(tmp_path: P
         assert work.is_running
         began_s = time.monotonic()
         work.child.signal(number)
-        assert work.end()[0] == 0
+        code, words = work.end()
         assert time.monotonic() - began_s < 5
+        assert code == 0
+        assert "stopped before it began: nothing was written" in words
         assert work.said() == []
 
 

@@ -85,10 +85,11 @@ def work(
         )
     logs.configure(settings.log_level, settings.log_format)
     worker = uvloop.run(_run(settings, name, metrics_port, compare_every, as_json=as_json))
-    if worker is None:
-        return
     if as_json:
-        print(json.dumps({"event": "stopped", "stored": worker.stored, "dead": worker.dead, "lag": worker.lag}))
+        did = (worker.stored, worker.dead, worker.lag) if worker is not None else (0, 0, None)
+        print(json.dumps({"event": "stopped", **dict(zip(("stored", "dead", "lag"), did, strict=True))}))
+    elif worker is None:
+        output.say("stopped before it began: nothing was written", aside=True)
     else:
         output.say(f"stopped: {worker.stored:,} notices written, {worker.dead:,} dead letters", aside=True)
 

@@ -116,6 +116,9 @@ class JournalSource:
         try:
             status = self._path.stat()
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and self._journal is None:
+                serve = f"`ticketrush serve --ledger sqlite:///{self._path}`"
+                raise JournalError(f"there is no journal {self._path}: waiting for {serve} to make it") from error
             raise JournalError(f"cannot read the journal {self._path}: {error.strerror}") from error
         file = (status.st_dev, status.st_ino)
         if self._journal is not None and file != self._file:

@@ -54,6 +54,15 @@ def test_what_was_signed_is_accepted() -> None:
     assert accepts(message())
 
 
+def test_the_log_is_told_whether_time_or_signature_is_wrong() -> None:
+    verifier = Verifier((SECRET,), now_s=lambda: NOW_S)
+    assert verifier.flaw(*message()) == ""
+    assert verifier.flaw(*message(secret=OTHER)) == "signature"
+    assert verifier.flaw(*message(at_s=NOW_S - TOLERANCE_S - 1)) == "timestamp"
+    assert verifier.flaw(BODY, b"msg_1", None, None) == "timestamp"
+    assert verifier.flaw(BODY, None, str(NOW_S).encode(), None) == "signature"
+
+
 def test_nothing_that_differs_in_a_bit_is_accepted() -> None:
     verifier = Verifier((SECRET,), now_s=lambda: NOW_S)
     tried = [told for told in damaged(message()) if told != message()]

@@ -33,6 +33,8 @@ router = APIRouter()
 log = logs.get("ticketrush.payments")
 forged = logs.Seldom(log, "webhook_forged")
 
+_ID_SHOWN_MAX = 64
+
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
@@ -90,8 +92,10 @@ class Webhooks:
 async def _answer(request: Request) -> Answer:
     body = await read_body(request)
     id, timestamp, signatures = (header(request, name.encode()) for name in _HEADERS)
-    if not services_of(request).webhooks.accepts(body, id, timestamp, signatures):
-        forged.warning(client=request.client.host if request.client else "")
+    flaw = services_of(request).webhooks.flaw(body, id, timestamp, signatures)
+    if flaw:
+        client = request.client.host if request.client else ""
+        forged.warning(reason=flaw, id=_readable(id or b""), client=client)
         return _FORGED
     try:
         notice = notices.read(body)
@@ -99,6 +103,12 @@ async def _answer(request: Request) -> Answer:
         log.warning("webhook_unreadable", id=(id or b"").decode("ascii"), error=str(error))
         raise decode_error(error) from error
     return _IGNORED if notice is None else await _settle(request, notice)
+
+
+def _readable(id: bytes) -> str:
+    """The start of what somebody sent as the id, safe to log."""
+    text = id[:_ID_SHOWN_MAX].decode("ascii", "replace")
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 async def _settle(request: Request, notice: Notice) -> Answer:

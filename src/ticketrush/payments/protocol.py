@@ -8,7 +8,7 @@ of the two a gateway does: who asks for a charge must take both.
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -69,9 +69,13 @@ class Gateway(Protocol):
         ...
 
 
+Flaw: TypeAlias = Literal["", "signature", "timestamp"]
+"""What is wrong with a webhook; "" is nothing."""
+
+
 class Verifies(Protocol):
     """Knows who sent a webhook."""
 
-    def accepts(self, body: bytes, id: bytes | None, timestamp: bytes | None, signatures: bytes | None) -> bool:
-        """Whether `body` and these headers, as they came, are from the payment gateway and not too old."""
+    def flaw(self, body: bytes, id: bytes | None, timestamp: bytes | None, signatures: bytes | None) -> Flaw:
+        """What is wrong with `body` and these headers, as they came; "" if they are the gateway's, and not too old."""
         ...

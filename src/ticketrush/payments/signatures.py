@@ -18,6 +18,7 @@ from standardwebhooks import Webhook
 
 from ticketrush.credentials import check_each, check_webhook_secret
 from ticketrush.errors import SettingsError
+from ticketrush.payments.protocol import Flaw
 
 SECRETS_MAX: Final = 2
 TOLERANCE_S: Final = 300
@@ -62,15 +63,28 @@ class Verifier:
 
         All secrets and signatures are compared, each in constant time.
         """
-        if not (id and timestamp and signatures) or len(signatures) > _SIGNATURES_BYTES_MAX:
+        return not self.flaw(body, id, timestamp, signatures)
+
+    def flaw(self, body: bytes, id: bytes | None, timestamp: bytes | None, signatures: bytes | None) -> Flaw:
+        """Why they do not show that, for the log and not for the sender; "" if they do.
+
+        "timestamp" is a missing or malformed one, or one that is not now; all else is "signature".
+        """
+        at = (timestamp or b"").decode("ascii", "replace")
+        if not _TIMESTAMP.fullmatch(at) or abs(int(at) - self._now_s()) > TOLERANCE_S:
+            return "timestamp"
+        return "" if self._is_signed(body, id, int(at), signatures) else "signature"
+
+    def _is_signed(self, body: bytes, id: bytes | None, at_s: int, signatures: bytes | None) -> bool:
+        if not (id and signatures) or len(signatures) > _SIGNATURES_BYTES_MAX:
             return False
         try:
-            name, at, text = id.decode("ascii"), timestamp.decode("ascii"), body.decode("utf-8")
+            name, text = id.decode("ascii"), body.decode("utf-8")
         except UnicodeDecodeError:
             return False
-        if not (_ID.fullmatch(name) and _TIMESTAMP.fullmatch(at) and abs(int(at) - self._now_s()) <= TOLERANCE_S):
+        if not _ID.fullmatch(name):
             return False
-        when = datetime.fromtimestamp(int(at), UTC)
+        when = datetime.fromtimestamp(at_s, UTC)
         given = signatures.split(b" ")[:SIGNATURES_MAX]
         found = False
         for webhook in self._webhooks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ticketrush.errors import SettingsError
-from ticketrush.payments.protocol import Gateway, Verifies
+from ticketrush.payments.protocol import Flaw, Gateway, Verifies
 from ticketrush.payments.service.habits import Habits
 from ticketrush.payments.test_gateway import TestGateway
 
@@ -46,8 +46,8 @@ def verifier_of(secrets: Sequence[str]) -> Verifies:
 class _Nobody:
     """Accepts no webhook."""
 
-    def accepts(self, body: bytes, id: bytes | None, timestamp: bytes | None, signatures: bytes | None) -> bool:
-        return False
+    def flaw(self, body: bytes, id: bytes | None, timestamp: bytes | None, signatures: bytes | None) -> Flaw:
+        return "signature"
 
 
 def sign_webhook(secret: str, id: str, at_s: int, body: bytes) -> dict[str, str]:

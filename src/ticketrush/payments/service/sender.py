@@ -118,7 +118,7 @@ class Sender:
                 if 200 <= answer.status < 300:
                     return True
                 said = (await answer.content.read(500)).decode(errors="replace")
-                log.info("webhook_refused", webhook=delivery.message, status=answer.status, said=said)
+                log.warning("webhook_refused", webhook=delivery.message, status=answer.status, said=said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.info("webhook_unanswered", webhook=delivery.message, error=repr(error))
         return False

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import typer
-from rich.table import Table
 
 from ticketrush import stop
 from ticketrush.admission.tokens import new_secret
@@ -237,20 +236,15 @@ def _announce(running: Cluster, *, as_json: bool) -> None:
     output.say(
         f"{len(running.nodes)} nodes sell from {without_password(running.ledger)}, durability {plan.durability}", "bold"
     )
-    table = Table(box=None, pad_edge=False)
-    for column in ("node", "url", "weight", "pid", "log"):
-        table.add_column(column, justify="right" if column in {"weight", "pid"} else "left", overflow="fold")
-    for node in running.nodes:
-        table.add_row(node.name, node.url, str(node.weight), str(node.pid), str(node.log))
-    for valkey in running.valkeys:
-        table.add_row(valkey.name, valkey.url, "", str(valkey.pid), str(valkey.log))
+    rows = [(node.name, node.url, str(node.weight), str(node.pid), str(node.log)) for node in running.nodes]
+    rows += [(each.name, each.url, "", str(each.pid), str(each.log)) for each in running.valkeys]
     if (office := running.office) is not None:
         for server, url in ((office.postgres, office.orders), (office.broker, office.kafka)):
             if server is not None:
-                table.add_row(server.name, url, "", str(server.pid), str(server.log))
-        for program in office.programs:
-            table.add_row(program.name, "", "", str(program.pid), str(program.log))
-    output.console().print(table)
+                rows.append((server.name, url, "", str(server.pid), str(server.log)))
+        rows += [(program.name, "", "", str(program.pid), str(program.log)) for program in office.programs]
+    columns = ("node", "url", "weight", "pid", "log")
+    output.table(columns, rows, right=("weight", "pid"), spare=("weight",))
     if (plan.folder / SECRET_FILE).is_file() and plan.secret:
         output.say(f"  tokens      export TICKETRUSH_TOKEN_SECRETS=$(cat {plan.folder / SECRET_FILE})")
     if "--demo" in plan.flags:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from ticketrush.audit import OrderRecord
-from ticketrush.crowd.errors import CrowdError
+from ticketrush.crowd.errors import CrowdError, OptionError
 from ticketrush.events import AnyEvent, Cancelled, Expired, Held, Paid, Refunded
 from ticketrush.orders.errors import StoreUnavailable
 from ticketrush.orders.model import Order
@@ -45,10 +45,11 @@ def check_empty(url: str) -> None:
     """See that nobody's orders are in the store at `url`: they would be audited, and stay there for ever.
 
     Raises:
-        CrowdError: there are some, or the store does not answer.
+        OptionError: there are some.
+        CrowdError: the store does not answer.
     """
     if asyncio.run(_has_orders(url)):
-        raise CrowdError(f"there are orders in {without_password(url)} already: name an empty store, or `postgres`")
+        raise OptionError(f"there are orders in {without_password(url)} already: name an empty store, or `postgres`")
 
 
 async def _has_orders(url: str) -> bool:

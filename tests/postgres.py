@@ -6,7 +6,6 @@ A machine without a server fails (`NotInstalled` says what to install); nothing 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import tempfile
@@ -17,6 +16,7 @@ from typing import Final
 import asyncpg
 import pytest
 
+from tests.in_loop import finish
 from ticketrush.cluster.postgres import Postgres
 from ticketrush.cluster.server import running
 
@@ -52,7 +52,7 @@ def fresh_database(server: Postgres) -> str:
 
 def execute(url: str, *commands: str) -> None:
     """Run SQL commands, each a transaction of its own, on a connection of their own."""
-    asyncio.run(_execute(url, commands))
+    finish(_execute(url, commands))
 
 
 async def _execute(url: str, commands: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.in_loop import finish
 from tests.postgres import fresh_database, postgres
 from ticketrush.cluster.postgres import Postgres
 from ticketrush.strategies.errors import StoreBusy
@@ -158,7 +159,7 @@ def test_a_postgres_that_is_named_is_used_and_left_as_it_was(tmp_path: Path, pos
     flags = (*SMALL, "--patience", "1", "--database", "postgres", "--postgres", postgres.url)
     done = Running(tmp_path, *flags).end()
     assert done.report()["pay-first"]["oversold"] > 0, done.errors
-    left = asyncio.run(databases(postgres.url))
+    left = finish(databases(postgres.url))
     assert not [name for name in left if "first" in name]
 
 
@@ -201,7 +202,7 @@ def test_of_a_hundred_at_once_exactly_five_can_pay(store: PostgresStore, kind: C
         assert paid == again
         assert books.paid == 5
 
-    asyncio.run(story())
+    finish(story())
 
 
 def test_postgres_counts_the_transactions_itself(store: PostgresStore) -> None:
@@ -214,7 +215,7 @@ def test_postgres_counts_the_transactions_itself(store: PostgresStore) -> None:
         await shop.pay(CROWD[0])
         return await store.close()
 
-    books = asyncio.run(story())
+    books = finish(story())
     assert books.paid == 1
     assert (
         23 <= books.transactions <= 23 + POOL + 10
@@ -235,4 +236,4 @@ def test_a_lock_that_is_not_let_go_is_an_answer_in_time(
         assert await OrderFirst(store).order(CROWD[0]) is Told.SUCCESS
         await store.close()
 
-    asyncio.run(story())
+    finish(story())

@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.in_loop import finish
 from tests.postgres import execute, own_postgres
 from ticketrush import processes
 from ticketrush.cluster.errors import ClusterError
@@ -31,7 +32,7 @@ async def _rows(url: str, query: str) -> list[tuple[object, ...]]:
 
 
 def rows(server: Postgres, query: str) -> list[tuple[object, ...]]:
-    return asyncio.run(_rows(server.url, query))
+    return finish(_rows(server.url, query))
 
 
 def test_what_was_committed_is_there_after_a_kill(new_postgres: NewPostgres) -> None:
@@ -52,7 +53,7 @@ def test_it_keeps_what_it_commits_and_sells_as_no_superuser(new_postgres: NewPos
     assert rows(server, "SELECT current_setting('fsync'), current_setting('synchronous_commit')") == [("on", "on")]
     assert rows(server, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [(False,)]
     with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
-        asyncio.run(_rows(server.url.replace("ticketrush@", "postgres@"), "SELECT 1"))
+        finish(_rows(server.url.replace("ticketrush@", "postgres@"), "SELECT 1"))
 
 
 def test_a_kill_ends_a_connection_that_is_at_work(new_postgres: NewPostgres) -> None:

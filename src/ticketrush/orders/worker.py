@@ -27,6 +27,10 @@ from ticketrush.orders.protocol import Message, OrderStore, Source
 BATCH_MAX: Final = 5_000
 """Notices that are written in one transaction."""
 
+COLLECT_S: Final = 0.08
+"""From one transaction to the next at least, unless there is plenty: a lone order is written at once, and a crowd's
+share the cost."""
+
 WAIT_S: Final = 0.5
 """How long a log with nothing new is listened to before the worker looks whether it shall stop."""
 
@@ -82,7 +86,9 @@ class OrderWorker:
         try:
             with contextlib.suppress(_Stopped):
                 while not self._stopping.is_set():
-                    await self._step()
+                    begun_s = time.monotonic()
+                    if 0 < await self._step() < self._batch_max // 2:
+                        await self._collect(begun_s + COLLECT_S)
         finally:
             asking.cancel()
             await asyncio.wait((asking,))
@@ -108,13 +114,19 @@ class OrderWorker:
 
     # --- steps ------------------------------------------------------------------------------
 
-    async def _step(self) -> bool:
-        """Read once, and write what came; False if nothing did."""
+    async def _collect(self, until_s: float) -> None:
+        """Let more come before the next transaction: few big ones touch fewer pages than many small ones."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(until_s - time.monotonic()):
+                await self._stopping.wait()
+
+    async def _step(self) -> int:
+        """Read once, and write what came; how many messages that were."""
         messages = await self._patiently(lambda: self._source.next(self._batch_max, WAIT_S))
         if messages:
             await self._write(messages, self._source.position())
             await self._patiently(self._source.done)
-        return bool(messages)
+        return len(messages)
 
     async def _write(self, messages: Sequence[Message], position: tuple[str, str] | None) -> None:
         """Write messages; those that are refused become dead letters."""

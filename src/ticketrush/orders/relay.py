@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 from ticketrush import logs
 from ticketrush.orders.errors import BrokerUnavailable, SourceUnavailable
+from ticketrush.orders.patience import Patience, Stopped
 from ticketrush.orders.protocol import Source
 from ticketrush.orders.publisher import Publisher
 
@@ -23,20 +24,10 @@ BATCH_MAX: Final = 10_000
 """Notices that are published and acknowledged together."""
 
 WAIT_S: Final = 0.5
-RETRY_S: Final = 0.05
-RETRY_S_MAX: Final = 2.0
-"""How long Kafka or a ledger that is away is left alone: doubled each time, up to the second figure."""
-
 TELL_S: Final = 10.0
 """How often it logs how far it is, if anything was published."""
 
-_R = TypeVar("_R")
-
 log = logs.get("ticketrush.orders.relay")
-
-
-class _Stopped(Exception):
-    """It shall stop while it waits for something that is away."""
 
 
 class Relay:
@@ -44,27 +35,30 @@ class Relay:
 
     def __init__(self, source: Source, publisher: Publisher, *, batch_max: int = BATCH_MAX) -> None:
         self._source, self._publisher, self._batch_max = source, publisher, batch_max
-        self._stopping = asyncio.Event()
+        self._patience = Patience(log, BrokerUnavailable, SourceUnavailable)
         self._told_s, self._told = time.monotonic(), 0
         self.published = 0
         """Messages that the brokers have, repetitions among them."""
-        self.away = ""
+
+    @property
+    def away(self) -> str:
         """Why the ledger or Kafka is waited for; "" while both answer."""
+        return self._patience.away
 
     def stop(self) -> None:
         """Finish the batch under way, unless Kafka does not take it, and return from `run`."""
-        self._stopping.set()
+        self._patience.stopping.set()
         self._publisher.stop()
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Work until `stop`; `started` is called once both are open."""
         try:
-            await self._patiently(self._publisher.open)
-            await self._patiently(self._source.open)
+            await self._patience.until_answered(self._publisher.open)
+            await self._patience.until_answered(self._source.open)
             started()
-            while not self._stopping.is_set():
+            while not self._patience.stopping.is_set():
                 await self._step()
-        except _Stopped:
+        except Stopped:
             log.info("stopped_while_away", error=self.away)
         finally:
             await self._publisher.close()
@@ -79,14 +73,14 @@ class Relay:
         await self.run(started)
 
     async def _step(self) -> None:
-        messages = await self._patiently(lambda: self._source.next(self._batch_max, WAIT_S))
+        messages = await self._patience.until_answered(lambda: self._source.next(self._batch_max, WAIT_S))
         if messages:
             for message in messages:
                 if message.notice is None:
                     log.warning("not_a_notice", where=message.where, error=message.error)
-            await self._patiently(lambda: self._publisher.publish(messages))
+            await self._patience.until_answered(lambda: self._publisher.publish(messages))
             self.published += len(messages)
-            await self._patiently(self._source.done)
+            await self._patience.until_answered(self._source.done)
         if time.monotonic() > self._told_s + TELL_S and self.published > self._told:
             log.info("published", messages=self.published - self._told, lag=await self._lag())
             self._told_s, self._told = time.monotonic(), self.published
@@ -96,25 +90,3 @@ class Relay:
             return await self._source.lag()
         except SourceUnavailable:
             return None
-
-    async def _patiently(self, call: Callable[[], Awaitable[_R]]) -> _R:
-        """What `call` returns, asked for again while Kafka or the ledger is away. Raises _Stopped."""
-        wait_s = RETRY_S
-        while True:
-            try:
-                result = await call()
-            except (BrokerUnavailable, SourceUnavailable) as error:
-                if not self.away:
-                    log.warning("away", error=str(error))
-                self.away = str(error)
-            else:
-                if self.away:
-                    log.info("back")
-                    self.away = ""
-                return result
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._stopping.wait()
-            if self._stopping.is_set():
-                raise _Stopped
-            wait_s = min(2 * wait_s, RETRY_S_MAX)

@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from ticketrush import logs
 from ticketrush.errors import SettingsError, TicketrushError
 from ticketrush.orders.errors import SourceUnavailable, StoreUnavailable
+from ticketrush.orders.patience import Patience, Stopped
 from ticketrush.orders.protocol import OrderStore, Source
-from ticketrush.orders.worker import LAG_S, RETRY_S_MAX, OrderWorker
+from ticketrush.orders.worker import LAG_S, OrderWorker
 
 COMPARE_EVERY_S: Final = 600.0
 """How often the store is held against the ledger, which reads all of both."""
@@ -25,40 +26,22 @@ log = logs.get("ticketrush.orders")
 
 
 @asynccontextmanager
-async def opened(source: Callable[[], Source], store: OrderStore, stopping: asyncio.Event) -> AsyncIterator[Source]:
+async def opened(source: Callable[[], Source], store: OrderStore, patience: Patience) -> AsyncIterator[Source]:
     """The store and the source, open; what is away at first is waited for.
 
     Raises:
         StoreOutdated: the store's tables are missing or of another version.
-        asyncio.CancelledError: `stopping` was set meanwhile.
+        Stopped: one shall stop while they are away.
     """
     made = source()
     try:
-        await _patiently(store.open, stopping)
-        await _patiently(made.open, stopping)
+        await patience.until_answered(store.open)
+        await patience.until_answered(made.open)
         yield made
     finally:
         with suppress(SourceUnavailable):
             await made.close()
         await store.close()
-
-
-async def _patiently(call: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
-    is_told = False
-    while True:
-        try:
-            await call()
-        except (StoreUnavailable, SourceUnavailable) as error:
-            if not is_told:
-                log.warning("away", error=str(error))
-            is_told = True
-        else:
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RETRY_S_MAX / 2):
-                await stopping.wait()
-        if stopping.is_set():
-            raise asyncio.CancelledError
 
 
 async def work(
@@ -80,15 +63,15 @@ async def work(
         StoreOutdated: the store's tables are missing or of another version.
         SettingsError: `metrics_port` cannot be used.
     """
-    stopping = asyncio.Event()
+    patience = Patience(log, StoreUnavailable, SourceUnavailable)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, patience.stopping.set)
     try:
-        async with opened(source, store, stopping) as made:
+        async with opened(source, store, patience) as made:
             worker = OrderWorker(made, store)
             started(_serve_metrics(worker, metrics_port) if metrics_port is not None else "")
-            beside = [loop.create_task(_stop_with(worker, stopping))]
+            beside = [loop.create_task(_stop_with(worker, patience.stopping))]
             if compare is not None:
                 beside.append(loop.create_task(_compare_now_and_then(worker, compare, compare_every_s)))
             try:
@@ -98,7 +81,7 @@ async def work(
                     task.cancel()
                 await asyncio.wait(beside)
             return worker
-    except asyncio.CancelledError:
+    except Stopped:
         return None
 
 

@@ -22,21 +22,18 @@ from ticketrush.errors import TicketrushError
 from ticketrush.orders.errors import NoticeRefused, SourceUnavailable, StoreOutdated, StoreUnavailable
 from ticketrush.orders.model import PAYLOAD_MAX, DeadLetter, Notice
 from ticketrush.orders.notices import encode
+from ticketrush.orders.patience import RETRY_S, RETRY_S_MAX, Patience, Stopped
 from ticketrush.orders.protocol import Message, OrderStore, Source
 
 BATCH_MAX: Final = 5_000
 """Notices that are written in one transaction."""
 
 COLLECT_S: Final = 0.08
-"""From one transaction to the next at least, unless there is plenty: a lone order is written at once, and a crowd's
-share the cost."""
+"""From one transaction to the next at least, unless there is plenty: a lone order is written at once, and those of a
+crowd share the cost: few big transactions touch fewer pages than many small ones."""
 
 WAIT_S: Final = 0.5
 """How long a log with nothing new is listened to before the worker looks whether it shall stop."""
-
-RETRY_S: Final = 0.05
-RETRY_S_MAX: Final = 2.0
-"""How long a store or a log that is away is left alone: doubled each time, up to the second figure."""
 
 DEFECTS_MAX: Final = 3
 """How often a batch that fails for no reason that we know is tried before it is taken apart."""
@@ -55,10 +52,6 @@ _R = TypeVar("_R")
 log = logs.get("ticketrush.orders")
 
 
-class _Stopped(Exception):
-    """The worker shall stop while it waits for something that is away."""
-
-
 class OrderWorker:
     """Moves notices from a source to a store until it is stopped."""
 
@@ -66,29 +59,34 @@ class OrderWorker:
         """Both are open already, and the caller closes them."""
         self._source, self._store, self._batch_max = source, store, batch_max
         self._clock = SystemClock()
-        self._stopping = asyncio.Event()
+        self._patience = Patience(log, StoreUnavailable, StoreOutdated, SourceUnavailable)
         self.stored = 0
         """Notices written, repetitions among them."""
         self.dead = 0
         """Messages that became dead letters."""
         self.lag: int | None = None
         """Messages that wait in the log, as of a moment ago (see `LAG_S`); None while that is not known."""
-        self.away = ""
+
+    @property
+    def away(self) -> str:
         """Why the log or the store is waited for; "" while both answer."""
+        return self._patience.away
 
     def stop(self) -> None:
         """Finish the batch under way and return from `run`."""
-        self._stopping.set()
+        self._patience.stopping.set()
 
     async def run(self) -> None:
         """Work until `stop`. Whatever was read and not written by then will be sent again."""
         asking = asyncio.create_task(self._ask_for_lag())
         try:
-            with contextlib.suppress(_Stopped):
-                while not self._stopping.is_set():
+            with contextlib.suppress(Stopped):
+                while not self._patience.stopping.is_set():
                     begun_s = time.monotonic()
                     if 0 < await self._step() < self._batch_max // 2:
-                        await self._collect(begun_s + COLLECT_S)
+                        await self._patience.sleep(
+                            begun_s + COLLECT_S - time.monotonic()
+                        )  # few big ones touch fewer pages
         finally:
             asking.cancel()
             await asyncio.wait((asking,))
@@ -113,12 +111,6 @@ class OrderWorker:
             await asyncio.sleep(wait_s)
 
     # --- steps ------------------------------------------------------------------------------
-
-    async def _collect(self, until_s: float) -> None:
-        """Let more come before the next transaction: few big ones touch fewer pages than many small ones."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(until_s - time.monotonic()):
-                await self._stopping.wait()
 
     async def _step(self) -> int:
         """Read once, and write what came; how many messages that were."""
@@ -155,14 +147,14 @@ class OrderWorker:
                 await self._patiently(lambda: self._store.put(notices, dead=dead, position=position))
             except NoticeRefused as error:
                 return str(error)
-            except _Stopped:
+            except Stopped:
                 raise
             except Exception as error:  # nothing that we foresee; the rest of the batch shall not wait for it
                 log.exception("defect")
                 why = f"{type(error).__name__}: {error}"
                 if notices and attempt == DEFECTS_MAX:
                     return why
-                await self._pause(wait_s, why)
+                await self._patience.pause(wait_s, why)
                 wait_s = min(2 * wait_s, RETRY_S_MAX)
             else:
                 break
@@ -173,32 +165,12 @@ class OrderWorker:
         return None
 
     async def _patiently(self, call: Callable[[], Awaitable[_R]]) -> _R:
-        """What `call` returns, asked for again while the log or the store is away. Raises _Stopped."""
-        wait_s = RETRY_S
-        while True:
-            try:
-                result = await call()
-            except (StoreUnavailable, StoreOutdated, SourceUnavailable) as error:
-                if not self.away:
-                    log.warning("away", error=str(error))
-                if isinstance(error, SourceUnavailable):
-                    self.lag = None
-                await self._pause(wait_s, str(error))
-                wait_s = min(2 * wait_s, RETRY_S_MAX)
-            else:
-                if self.away:
-                    log.info("back")
-                    self.away = ""
-                return result
+        """What `call` returns, asked for again while the log or the store is away. Raises Stopped."""
+        return await self._patience.until_answered(call, self._on_away)
 
-    async def _pause(self, wait_s: float, why: str) -> None:
-        """Leave what is away alone for a while. Raises _Stopped."""
-        self.away = why
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._stopping.wait()
-        if self._stopping.is_set():
-            raise _Stopped
+    def _on_away(self, error: Exception) -> None:
+        if isinstance(error, SourceUnavailable):
+            self.lag = None
 
     def _letter(self, message: Message, error: str) -> DeadLetter:
         """The place alone does not tell them apart: a topic or a file that is made anew counts from its start again."""

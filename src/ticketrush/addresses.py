@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ REDIS_SCHEMES: Final = tuple(
 FILE: Final = "sqlite:///"
 """How the URL of a file begins."""
 
+_BROKER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):[1-9][0-9]{0,4}", re.ASCII)
 _SECRETS: Final = ("password=", "user=", "passfile=", "sslpassword=")
 
 
@@ -35,6 +37,17 @@ def absolute(url: str) -> str:
     return url if path == url else f"{FILE}{Path(path).absolute()}"
 
 
+def check_ledger(url: str) -> None:
+    """Raises ValueError, with what to write, for a URL that can be of no ledger."""
+    if url.startswith(REDIS_SCHEMES):
+        return
+    path = url.removeprefix(FILE)
+    if path == url:
+        raise ValueError("write sqlite:///FILE, redis://HOST:PORT, redis+sentinel://… or redis+cluster://…")
+    if path.startswith(":") or not path.strip("/"):
+        raise ValueError("it names no file; write sqlite:///FILE")
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens on `host`."""
     if host == "localhost":
@@ -43,6 +56,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_broker(text: str) -> bool:
+    """Whether `text` is HOST:PORT, as a broker of Kafka is named."""
+    return _BROKER.fullmatch(text) is not None
 
 
 def is_web(url: str) -> bool:

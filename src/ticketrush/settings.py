@@ -8,7 +8,6 @@ and a unit here, from which ``docs/configuration.md`` and ``ticketrush config sh
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ticketrush.addresses import REDIS_SCHEMES, is_loopback, is_web, without_password
+from ticketrush.addresses import FILE, check_ledger, is_broker, is_loopback, is_web, without_password
 from ticketrush.credentials import SECRET_SETTINGS, check_setting, shown, shown_as_given
 from ticketrush.errors import SettingsError
 
@@ -42,9 +41,7 @@ ENV_PREFIX: Final = "TICKETRUSH_"
 CONFIG_FILE: Final = Path("ticketrush.toml")
 """Read from the working directory when no other file is named, if it is there."""
 
-_SQLITE: Final = "sqlite:///"
 
-_BROKER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):[1-9][0-9]{0,4}", re.ASCII)
 """Host and port; an IPv6 address stands in brackets."""
 
 
@@ -133,9 +130,7 @@ class Settings(BaseSettings):
         ge=1,
         le=1_000_000_000,
     )
-    stat_log: Path | None = _setting(
-        None, "file", "Write one line a demo request to this file: result:1,localSales:151."
-    )
+    stat_log: Path | None = _setting(None, "file", "Write one line a demo request to it: result:1,localSales:151.")
     fast_lane: bool = _setting(
         True,
         "true or false",
@@ -223,19 +218,13 @@ class Settings(BaseSettings):
     @field_validator("ledger")
     @classmethod
     def _ledger_is_known(cls, value: str) -> str:
-        if value.startswith(REDIS_SCHEMES):
-            return value
-        path = value.removeprefix(_SQLITE)
-        if path == value:
-            raise ValueError("write sqlite:///FILE, redis://HOST:PORT, redis+sentinel://… or redis+cluster://…")
-        if path.startswith(":") or not path.strip("/"):
-            raise ValueError("it names no file; write sqlite:///FILE")
+        check_ledger(value)
         return value
 
     @field_validator("kafka")
     @classmethod
     def _brokers_have_ports(cls, value: str) -> str:
-        if value and not all(_BROKER.fullmatch(each.strip()) for each in value.split(",")):
+        if value and not all(is_broker(each.strip()) for each in value.split(",")):
             raise ValueError("write HOST:PORT, several of them separated by commas, without a scheme like http://")
         return value
 
@@ -270,7 +259,7 @@ class Settings(BaseSettings):
     @property
     def ledger_path(self) -> Path:
         """The journal's file."""
-        return Path(self.ledger.removeprefix(_SQLITE))
+        return Path(self.ledger.removeprefix(FILE))
 
     @property
     def token_keys(self) -> tuple[bytes, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from ticketrush.addresses import REDIS_SCHEMES
+from ticketrush.addresses import FILE, REDIS_SCHEMES
 from ticketrush.errors import SettingsError
 from ticketrush.ledger.embedded import EmbeddedLedger
 from ticketrush.ledger.protocol import Ledger
@@ -17,9 +17,6 @@ from ticketrush.orders.protocol import OrderStore, Source
 from ticketrush.orders.reconciler import Records
 from ticketrush.orders.sqlite import SqliteOrders
 from ticketrush.settings import Settings, without_password
-
-_SQLITE = "sqlite:///"
-
 
 if TYPE_CHECKING:
     from ticketrush.ledger.redis import RedisLedger
@@ -43,7 +40,7 @@ def ledger_of(url: str, *, durability: str = "fsync", node: str = "", shards: in
         if durability not in {"fsync", "memory", "replica"}:
             raise SettingsError(f"durability {durability!r}: write fsync, memory or replica")
         return _redis_ledger()(url, durability=durability, node=node, shards=shards, ahead=ahead)
-    path = url.removeprefix(_SQLITE)
+    path = url.removeprefix(FILE)
     if path == url or not path.strip("/"):
         raise SettingsError(f"ledger {url!r}: write sqlite:///FILE, or sqlite:////FILE for a path from the root")
     if durability not in {"fsync", "memory"}:
@@ -63,7 +60,7 @@ def store_of(url: str) -> OrderStore:
     if url.partition(":")[0] in _POSTGRES:
         _check_encoded(url)
         return _postgres_orders()(url)
-    path = url.removeprefix(_SQLITE)
+    path = url.removeprefix(FILE)
     if path == url or not path.strip("/"):
         raise SettingsError(
             f"orders {without_password(url)!r}: write sqlite:///FILE, or sqlite:////FILE for a path from the root, or "
@@ -117,7 +114,7 @@ def source_of(settings: Settings, store: OrderStore, *, name: str = "") -> Sourc
         )
     if ledger.startswith(REDIS_SCHEMES):
         return cast("Source", _extra("redis", "redis", "ticketrush.orders.streams").Streams(ledger))
-    return JournalSource(Path(ledger.removeprefix(_SQLITE)), store)
+    return JournalSource(Path(ledger.removeprefix(FILE)), store)
 
 
 def records_of(ledger: str, name: str) -> Records:
@@ -128,7 +125,7 @@ def records_of(ledger: str, name: str) -> Records:
     """
     if ledger.startswith(REDIS_SCHEMES):
         return cast("Records", _extra("redis", "redis", "ticketrush.orders.redis_records").RedisRecords(ledger, name))
-    return JournalRecords(Path(ledger.removeprefix(_SQLITE)))
+    return JournalRecords(Path(ledger.removeprefix(FILE)))
 
 
 def _extra(extra: str, needs: str, module: str) -> Any:

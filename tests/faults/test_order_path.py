@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Final
+from typing import Final, TypeVar
 
 import pytest
 
@@ -24,6 +24,7 @@ from tests.faults.fleet import ROUNDS
 from tests.faults.line import Line
 from ticketrush import processes
 from ticketrush.audit import audit
+from ticketrush.cluster.backoffice import BackOffice
 from ticketrush.cluster.plan import OWN_KAFKA, OWN_POSTGRES, ClusterPlan
 from ticketrush.cluster.up import Cluster, cluster
 from ticketrush.crowd.orders import orders_of
@@ -36,8 +37,10 @@ CAPACITY: Final = 150
 BUYERS: Final = 12
 SELL_OUT_S: Final = 30.0
 
-Kill = Callable[[Cluster], None]
-Revive = Callable[[Cluster], object]
+T = TypeVar("T")
+
+Kill = Callable[[BackOffice], None]
+Revive = Callable[[BackOffice], object]
 
 _names: Final = count(1)
 
@@ -66,58 +69,17 @@ def dice() -> random.Random:
     return random.Random(seed)
 
 
-def _kill_worker(of: Cluster) -> None:
-    assert of.office is not None
-    of.office.workers[0].kill()
-
-
-def _start_worker(of: Cluster) -> None:
-    assert of.office is not None
-    of.office.workers[0].launch()
-
-
-def _kill_relay(of: Cluster) -> None:
-    assert of.office is not None
-    assert of.office.relay is not None
-    of.office.relay.kill()
-
-
-def _start_relay(of: Cluster) -> None:
-    assert of.office is not None
-    assert of.office.relay is not None
-    of.office.relay.launch()
-
-
-def _kill_kafka(of: Cluster) -> None:
-    assert of.office is not None
-    assert of.office.broker is not None
-    of.office.broker.kill()
-
-
-def _start_kafka(of: Cluster) -> None:
-    assert of.office is not None
-    assert of.office.broker is not None
-    of.office.broker.start()
-
-
-def _kill_postgres(of: Cluster) -> None:
-    assert of.office is not None
-    assert of.office.postgres is not None
-    of.office.postgres.kill()
-
-
-def _start_postgres(of: Cluster) -> None:
-    assert of.office is not None
-    assert of.office.postgres is not None
-    of.office.postgres.start()
-
-
 PARTS: Final[dict[str, tuple[Kill, Revive]]] = {
-    "worker": (_kill_worker, _start_worker),
-    "relay": (_kill_relay, _start_relay),
-    "kafka": (_kill_kafka, _start_kafka),
-    "postgres": (_kill_postgres, _start_postgres),
+    "worker": (lambda of: of.workers[0].kill(), lambda of: of.workers[0].launch()),
+    "relay": (lambda of: _there(of.relay).kill(), lambda of: _there(of.relay).launch()),
+    "kafka": (lambda of: _there(of.broker).kill(), lambda of: _there(of.broker).start()),
+    "postgres": (lambda of: _there(of.postgres).kill(), lambda of: _there(of.postgres).start()),
 }
+
+
+def _there(part: T | None) -> T:
+    assert part is not None
+    return part
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -131,9 +93,8 @@ def test_a_part_is_killed_in_mid_sale_and_no_order_is_lost_or_doubled(
     _sell(path, sale, kill, revive, dice)
 
     events = asyncio.run(_events(path.ledger))
-    assert path.office is not None
     began_s = time.monotonic()
-    orders = orders_of(path.office.orders, events)
+    orders = orders_of(_there(path.office).orders, events)
     assert orders.drained_s is not None, f"orders are missing after {time.monotonic() - began_s:.1f} s:\n{_said(path)}"
     report = audit(events, orders=orders.records)
     assert report.ok, report.violations
@@ -151,9 +112,9 @@ def _sell(path: Cluster, sale: Sale, kill: Kill, revive: Revive, dice: random.Ra
         crowd = pool.submit(asyncio.run, _crowd(sale, port, is_over))
         try:
             time.sleep(0.4 + dice.random() * 0.4)
-            kill(path)
+            kill(_there(path.office))
             time.sleep(dice.random())
-            revive(path)
+            revive(_there(path.office))
             time.sleep(0.2)
         finally:
             is_over.set()
@@ -185,11 +146,9 @@ async def _events(url: str) -> list[AnyEvent]:
 
 
 def _dead_letters(path: Cluster) -> list[str]:
-    assert path.office is not None
-    said = [program.log.read_text(errors="replace") for program in path.office.workers]
+    said = [program.log.read_text(errors="replace") for program in _there(path.office).workers]
     return [line for text in said for line in text.splitlines() if "dead_letter" in line]
 
 
 def _said(path: Cluster) -> str:
-    assert path.office is not None
-    return "\n".join(program.log.read_text(errors="replace")[-3_000:] for program in path.office.programs)
+    return "\n".join(program.log.read_text(errors="replace")[-3_000:] for program in _there(path.office).programs)

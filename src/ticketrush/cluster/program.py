@@ -11,6 +11,7 @@ import msgspec
 
 from ticketrush import processes
 from ticketrush.cluster.errors import ClusterError
+from ticketrush.cluster.one_process import OneProcess
 
 START_S: Final = 45.0
 """How long a program may take until it is ready; many start at once, and share the processors."""
@@ -19,38 +20,22 @@ STOP_S: Final = 20.0
 """How long it may take to finish what it has accepted, and end; longer than graceful_timeout_s."""
 
 
-class Program:
+class Program(OneProcess):
     """A process that works until it is stopped; its output and its log are in `folder`, under its name.
 
     `launch` does not wait, so that several may start side by side; `wait_until_ready` follows.
     """
 
     def __init__(self, name: str, folder: Path, command: Sequence[str], env: Mapping[str, str]) -> None:
-        self.name, self.folder = name, folder
+        super().__init__(name, folder)
         self.killed = False
         """Whether `kill` has ended it; what else ends it is a failure."""
         self._command, self._env = tuple(command), dict(env)
-        self._child: processes.Child | None = None
-
-    @property
-    def child(self) -> processes.Child:
-        """Its process, the last one that was launched."""
-        if self._child is None:
-            raise ClusterError(f"{self.name} was not launched yet")
-        return self._child
-
-    @property
-    def pid(self) -> int:
-        return self.child.pid
 
     @property
     def log(self) -> Path:
         """Where it writes its log."""
         return self.folder / f"{self.name}.err"
-
-    @property
-    def is_running(self) -> bool:
-        return self._child is not None and not self._child.ended
 
     def command_line(self) -> list[str]:
         """How it is started."""
@@ -98,14 +83,6 @@ class Program:
         """SIGKILL, as a power cut would end it."""
         self.killed = True
         self.child.kill()
-
-    def pause(self) -> None:
-        """SIGSTOP: it is there and does not answer."""
-        self.child.signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self.child.signal(signal.SIGCONT)
 
     def how_it_ended(self) -> str:
         """Exit code or signal, in words."""

@@ -13,6 +13,7 @@ from typing import ClassVar, Final, Self, TypeVar
 
 from ticketrush import processes
 from ticketrush.cluster.errors import ClusterError
+from ticketrush.cluster.one_process import OneProcess
 from ticketrush.cluster.ports import free_port
 
 MAKE_S: Final = 60.0
@@ -20,7 +21,7 @@ _TRIES: Final = 3
 _LOOK_S: Final = 0.01
 
 
-class LocalServer(abc.ABC):
+class LocalServer(OneProcess, abc.ABC):
     """A server with its data and its log in `folder`. The port stays the same for ever.
 
     It is not there before `start`; `stop` or `kill` must follow. What a subclass says: how it is started,
@@ -38,10 +39,9 @@ class LocalServer(abc.ABC):
 
     def __init__(self, folder: Path, *, name: str, port: int = 0) -> None:
         """`port` 0 takes a free one."""
-        self.folder, self.name = folder, name
+        super().__init__(name, folder)
         self._chosen = port == 0
         self.port = port or free_port()
-        self._child: processes.Child | None = None
 
     @abc.abstractmethod
     def command_line(self) -> list[str]:
@@ -52,24 +52,9 @@ class LocalServer(abc.ABC):
         """Whether our process, and no other at this port, takes requests now."""
 
     @property
-    def child(self) -> processes.Child:
-        """Its process, the last one that was started."""
-        if self._child is None:
-            raise ClusterError(f"{self.name} was not started yet")
-        return self._child
-
-    @property
-    def pid(self) -> int:
-        return self.child.pid
-
-    @property
     def log(self) -> Path:
         """Where it writes what it does and what it complains of."""
         return self.folder / f"{self.name}.out"
-
-    @property
-    def is_running(self) -> bool:
-        return self._child is not None and not self._child.ended
 
     def start(self) -> Self:
         """Start it, for the first time or again, and wait until it answers.
@@ -91,7 +76,7 @@ class LocalServer(abc.ABC):
                 self.port = free_port()  # somebody was quicker
         raise AssertionError
 
-    def prepare(self) -> None:  # noqa: B027 - most servers make their files themselves
+    def prepare(self) -> None:
         """Make what must be in the folder before it starts; called before each start."""
 
     def make(self, command: list[str], text: str = "") -> str:
@@ -143,14 +128,6 @@ class LocalServer(abc.ABC):
         """Kill it, and start it at the same port in the same folder."""
         self.kill()
         self.start()
-
-    def pause(self) -> None:
-        """SIGSTOP: it is there and does not answer."""
-        self.child.signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self.child.signal(signal.SIGCONT)
 
 
 AServer = TypeVar("AServer", bound=LocalServer)

@@ -10,11 +10,11 @@ import contextlib
 import dataclasses
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGTERM, Signals
 from typing import Final
 
 from ticketrush import stop
@@ -25,7 +25,7 @@ STOP_S: Final = 10
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Child:
     """A process of ours, running or ended; what it prints goes to the files `stdout` and `stderr`."""
 
@@ -33,6 +33,8 @@ class Child:
     process: subprocess.Popen[bytes]
     stdout: Path
     stderr: Path
+    was_asked: bool = False
+    """Whether it was told to end."""
 
     @property
     def pid(self) -> int:
@@ -69,15 +71,25 @@ class Child:
             time.sleep(0.01)
         return None
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send it a signal; nothing happens if it has ended."""
         self.process.send_signal(number)
+
+    def ask_to_stop(self, number: Signals = SIGTERM) -> None:
+        """The signal that ends it, without waiting, and only once: a second one could cut its end short.
+
+        One that was paused is woken for it.
+        """
+        if not self.was_asked and not self.ended:
+            self.was_asked = True
+            self.signal(number)
+            self.signal(SIGCONT)
 
     def stop(self, within_s: float | None = None) -> int:
         """SIGTERM, then after `within_s` (or a second Ctrl-C) SIGKILL for it and what it started; its exit code."""
         try:
+            self.ask_to_stop()
             if not self.ended:
-                self.process.terminate()
                 self.process.wait(STOP_S if within_s is None else within_s)
         except subprocess.TimeoutExpired:
             pass
@@ -89,7 +101,7 @@ class Child:
     def kill(self) -> None:
         """SIGKILL for it and what it started, as a power cut would end it."""
         if not self.ended:
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, SIGKILL)
         self.process.wait()
 
 
@@ -99,7 +111,7 @@ def start(
     folder: Path,
     env: Mapping[str, str] | None = None,
     *,
-    at_our_end: signal.Signals = signal.SIGTERM,
+    at_our_end: Signals = SIGTERM,
 ) -> Child:
     """Run `command` in `folder`; its output is added to `name`.out, its errors to `name`.err there.
 
@@ -139,7 +151,7 @@ def run(
         cwd=folder,
         env=None if env is None else dict(env),
         start_new_session=True,
-        preexec_fn=stop.with_parent(signal.SIGTERM),
+        preexec_fn=stop.with_parent(SIGTERM),
     )
 
 

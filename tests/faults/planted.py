@@ -19,7 +19,8 @@ from ticketrush.ledger.embedded import EmbeddedLedger
 from ticketrush.ledger.journal import Journal
 from ticketrush.ledger.machine import Machine
 
-LATE_S = 0.05
+LATE_S = 2.0
+"""Longer than a crash takes, so that nothing of it depends on how fast the machine is."""
 
 
 def snapshot_often() -> None:

@@ -71,6 +71,22 @@ def test_a_sick_sale_keeps_nobody_from_the_others_and_is_told_once(server: Forge
     assert asyncio.run(story()) == [("sick", "sick")]
 
 
+def test_a_server_that_was_full_is_no_sick_sale(server: Forgetful) -> None:
+    async def story() -> None:
+        client = Redis.from_url(server.url)
+        async with node(server.url, "ann") as ann, node(server.url, "bob", is_quiet=False) as bob:
+            await create(ann, "g")
+            await eventually(lambda: held(bob, "g") == 0)
+            client.config_set("maxmemory", 1)
+            await eventually(lambda: not bob.ready)
+            await asyncio.sleep(0.5)
+            client.config_set("maxmemory", 0)
+            assert await hold(ann, NOW_MS, "r1") == ["r1"]
+            await eventually(lambda: held(bob, "g") == 1 and bob.ready, 2.0)
+
+    asyncio.run(story())
+
+
 def test_a_sale_that_cannot_be_read_hides_no_other_new_one(server: Forgetful) -> None:
     async def story() -> None:
         client = Redis.from_url(server.url)

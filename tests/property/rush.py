@@ -117,15 +117,17 @@ class Rush:
             self.paid.append(id)
 
     def sell_the_rest(self) -> None:
-        """New buyers come, one after another, until four times in a row nobody gets anything."""
+        """New buyers come, one after another, until four times in a row nothing happens."""
         in_vain = 0
         while in_vain < 4:
             self.now_ms += HOLD_MS
+            before = len(self.events)
             self.send(Expire())
             in_vain += 1
             for item in ITEMS:
                 held = self.ask(f"latecomer{self.asked}", f"key{self.asked}", item, 1)
                 if held is not None:
-                    in_vain = 0
                     self.pay(held.id)
+                if held is not None or len(self.events) > before:  # or a buyer was not told of the hold
+                    in_vain = 0
         self.now_ms += 20 * HOLD_MS

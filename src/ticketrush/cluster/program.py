@@ -67,16 +67,14 @@ class Program(OneProcess):
         self.wait_until_ready()
 
     def ask_to_stop(self) -> None:
-        """SIGTERM, without waiting; one that was paused is woken for it."""
-        if self.is_running:
-            self.child.signal(signal.SIGTERM)
-            self.child.signal(signal.SIGCONT)
+        """SIGTERM, without waiting."""
+        if self._child is not None:
+            self._child.ask_to_stop()
 
     def stop(self) -> int | None:
         """Let it finish what it has accepted, and end; its exit code, None if it was never launched."""
         if self._child is None:
             return None
-        self.ask_to_stop()
         return self._child.stop(STOP_S)
 
     def kill(self) -> None:

@@ -115,9 +115,7 @@ class LocalServer(OneProcess, abc.ABC):
         """It writes what it has and ends; killed if it does not. Nothing happens if it does not run."""
         if self._child is None:
             return
-        if not self._child.ended:
-            self._child.signal(self.stop_signal)
-            self.resume()
+        self._child.ask_to_stop(self.stop_signal)
         self._child.stop(self.stop_s)
 
     def kill(self) -> None:

@@ -17,7 +17,7 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 
 from ticketrush import logs
-from ticketrush.errors import LedgerUnavailable
+from ticketrush.errors import LedgerRefused, LedgerUnavailable
 from ticketrush.ledger.redis_follow import Following
 from ticketrush.ledger.redis_node import Moved, RedisNode
 from ticketrush.ledger.redis_reaper import Reaper
@@ -195,7 +195,9 @@ class Watch:
         """Whether `work` succeeds. A failure that is its own is logged once; one of the server is raised."""
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - whatever it is, the rest must go on
+        except Exception as error:  # whatever it is, the rest must go on
+            if isinstance(error, LedgerRefused) and not isinstance(error, Moved):
+                raise  # the server takes no writes, of nobody
             await self._node.command("time")
             if self._sick.get(what, ("", 0.0))[0] != repr(error):
                 log.warning("sick", what=what, error=str(error), unforeseen=not isinstance(error, LedgerUnavailable))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,10 +175,12 @@ class SqliteOrders:
 
     def _applied(self, connection: apsw.Connection) -> list[tuple[int, str]]:
         """The migrations that were applied. Raises StoreOutdated if the file is something else."""
-        mark = connection.pragma("application_id")
-        if mark == APPLICATION_ID:
-            return [(number, name) for number, name in connection.execute(_SQL["version"])]
-        if mark or connection.execute("select 1 from sqlite_schema").fetchone():
+        with connection:  # one look: a migration of somebody else may commit between two
+            mark = connection.pragma("application_id")
+            if mark == APPLICATION_ID:
+                return [(number, name) for number, name in connection.execute(_SQL["version"])]
+            is_new = not mark and not connection.execute("select 1 from sqlite_schema").fetchall()
+        if not is_new:
             raise StoreOutdated(f"{self._path} is an SQLite file of something else; name another file with --orders")
         return []
 
@@ -197,7 +200,7 @@ class SqliteOrders:
         connection = self._connect(make=True)
         try:
             self._applied(connection)  # something else is left as it is
-            connection.pragma("journal_mode", "wal")
+            _set_wal(connection)
             done: list[str] = []
             while name := self._next_step(connection):
                 done.append(name)
@@ -259,6 +262,20 @@ def _transaction(connection: apsw.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("rollback")
         raise
+
+
+def _set_wal(connection: apsw.Connection) -> None:
+    """The write-ahead log, for good. SQLite does not wait by itself if somebody else is at it, so this does."""
+    give_up_s = time.monotonic() + BUSY_MS / 1_000
+    while True:
+        try:
+            connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 class _Desk:

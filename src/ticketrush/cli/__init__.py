@@ -14,6 +14,7 @@ from ticketrush.cli import (
     audit,
     bench,
     config,
+    edge,
     gateway,
     migrate,
     orders,
@@ -54,6 +55,7 @@ app.command("test-gateway", epilog=gateway.EPILOG)(gateway.serve)
 app.add_typer(sale.app, name="sale")
 app.add_typer(orders.app, name="orders")
 app.add_typer(token.app, name="token")
+app.add_typer(edge.app, name="edge")
 app.add_typer(config.app, name="config")
 
 

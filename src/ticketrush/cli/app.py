@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from ticketrush.cluster.errors import FolderInUse, NotInstalled, PlanError
 from ticketrush.crowd.errors import NoAnswer, OptionError, Stopped
+from ticketrush.edge.errors import ClusterFileError
 from ticketrush.errors import JournalError, LedgerUnavailable, SettingsError, TicketrushError
 from ticketrush.orders.errors import SourceLost, StoreOutdated, StoreUnavailable
 
@@ -47,6 +48,7 @@ CODES: tuple[tuple[type[TicketrushError], Exit], ...] = (
     (OptionError, Exit.USAGE),
     (PlanError, Exit.USAGE),
     (NotInstalled, Exit.USAGE),
+    (ClusterFileError, Exit.USAGE),
     (JournalError, Exit.LEDGER),
     (FolderInUse, Exit.LEDGER),
     (LedgerUnavailable, Exit.LEDGER),

@@ -1,0 +1,216 @@
+"""The cluster file: who stands where, from the virtual address to the nodes.
+
+The layers, outermost first; each may be left out:
+
+- routers give the virtual address to several balancers at once (OSPF, equal cost);
+- balancers hand connections on (LVS): to the proxies, or to the nodes if there are none;
+- proxies speak HTTP (Nginx), and hand requests on to the nodes;
+- nodes sell (`ticketrush serve`).
+
+What is rendered from the file says nothing that is not in it or a default here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ticketrush.edge.errors import ClusterFileError
+
+PATHS_MAX: Final = 6
+"""Equal-cost paths that OSPF is asked to use."""
+
+Policy = Literal["weighted", "round-robin", "ip-hash", "buyer-hash"]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$")]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Weight = Annotated[int, Field(ge=1, le=1_000)]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._*-]{1,253}$")]
+Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
+File = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]{1,255}$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
+
+
+class Host(_Table):
+    """A machine of one layer."""
+
+    name: Name
+    address: IPv4Address
+    site: Name = "a"
+    """The data centre that it is in."""
+
+
+class NodeEntry(Host):
+    """A node: `ticketrush serve`."""
+
+    port: Port = 8_000
+    weight: Weight = 1
+
+
+class ProxyEntry(Host):
+    """A host with Nginx; it listens at the ports of `[front]`."""
+
+    weight: Weight = 1
+
+
+class BalancerEntry(Host):
+    """A host that announces the virtual address, and hands its connections on."""
+
+    interface: Interface = "eth0"
+    """Where it hears the routers, and VRRP of the other balancers."""
+
+
+class RouterEntry(Host):
+    """A router before the balancers, for which the other half of OSPF is rendered."""
+
+    interface: Interface = "eth0"
+
+
+class Tls(_Table):
+    """Where the certificate is, on the proxies."""
+
+    certificate: File
+    key: File
+    port: Port = 443
+
+
+class Rate(_Table):
+    """How much one address may ask for; more is answered 429."""
+
+    per_second: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    burst: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+
+
+class Front(_Table):
+    """How buyers reach it, and what Nginx does with them."""
+
+    virtual_address: IPv4Address | None = None
+    names: tuple[HostName, ...] = ()
+    """Host names that are answered; () answers all."""
+    port: Port = 80
+    policy: Policy = "weighted"
+    sold_out_at_edge: bool = True
+    """Whether Nginx may answer "sold out" for the nodes, for the second that they name."""
+    keep_host: bool = True
+    """Whether nodes see the host that the buyer asked for; open nodes want their own, a loopback address."""
+    rate: Rate | None = Rate()
+    """None for no limit: then something before it must have one."""
+    tls: Tls | None = None
+    trusted_proxies: tuple[IPv4Network, ...] = ()
+    """Networks whose X-Forwarded-For is believed: of a load balancer before this one that hides addresses."""
+    body_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = 16_384
+    header_bytes: Annotated[int, Field(ge=1_024, le=65_536)] = 32_768
+    slow_client_s: Annotated[int, Field(ge=1, le=60)] = 10
+    """How long a client may take for its headers, between two parts of its body, and to read."""
+    max_fails: Annotated[int, Field(ge=1, le=100)] = 1
+    fail_timeout_s: Annotated[int, Field(ge=1, le=60)] = 2
+    connect_timeout_s: Annotated[int, Field(ge=1, le=10)] = 1
+    answer_timeout_s: Annotated[int, Field(ge=1, le=60)] = 5
+    """How long a node may take; longer than twice the patience of a node (2 s)."""
+
+
+class Lvs(_Table):
+    """How balancers hand connections on."""
+
+    scheduler: Literal["wrr", "rr", "wlc", "sh", "mh"] = "wrr"
+    forwarding: Literal["DR", "NAT", "TUN"] = "DR"
+    health_s: Annotated[int, Field(ge=1, le=60)] = 1
+    """How often `/readyz` is asked, and how long its answer is waited for."""
+    sorry_server: IPv4Address | None = None
+    """Who answers when nobody is healthy."""
+    virtual_router_id: Annotated[int, Field(ge=1, le=255)] = 51
+    advert_s: Annotated[int, Field(ge=1, le=10)] = 1
+
+
+class Ospf(_Table):
+    """How balancers announce the virtual address."""
+
+    area: IPv4Address = IPv4Address("0.0.0.0")  # noqa: S104 - an area's number
+    hello_s: Annotated[int, Field(ge=1, le=10)] = 1
+    dead_s: Annotated[int, Field(ge=2, le=40)] = 3
+    max_paths: Annotated[int, Field(ge=1, le=PATHS_MAX)] = PATHS_MAX
+    networks: tuple[IPv4Network, ...] = ()
+    """The networks between routers and balancers."""
+    key: Annotated[str, Field(pattern=r"^[!-~]{0,16}$")] = Field(default="", repr=False)
+    """Password of the adjacency (MD5); "" for none."""
+
+
+class ClusterFile(_Table):
+    """Everything that the file says."""
+
+    front: Front = Front()
+    nodes: Annotated[tuple[NodeEntry, ...], Field(min_length=1, max_length=256)]
+    proxies: tuple[ProxyEntry, ...] = ()
+    balancers: Annotated[tuple[BalancerEntry, ...], Field(max_length=64)] = ()
+    routers: Annotated[tuple[RouterEntry, ...], Field(max_length=64)] = ()
+    lvs: Lvs = Lvs()
+    ospf: Ospf = Ospf()
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for what, hosts in (("nodes", self.nodes), ("proxies", self.proxies), ("balancers", self.balancers)):
+            twice = [name for name, count in Counter(host.name for host in hosts).items() if count > 1]
+            if twice:
+                raise ValueError(f"{what} has the name {twice[0]!r} twice; give each host its own")
+        places = Counter((node.address, node.port) for node in self.nodes)
+        for (address, port), count in places.items():
+            if count > 1:
+                raise ValueError(f"nodes has {address}:{port} twice; give each node its own address or port")
+        if self.balancers and self.front.virtual_address is None:
+            raise ValueError("balancers need front.virtual_address: the address that buyers use")
+        if self.ospf.dead_s <= self.ospf.hello_s:
+            raise ValueError(f"ospf.dead_s is {self.ospf.dead_s}; it must be more than hello_s, {self.ospf.hello_s}")
+        return self
+
+    @property
+    def sites(self) -> list[str]:
+        """The data centres, in the order of the alphabet."""
+        return sorted({host.site for host in (*self.nodes, *self.proxies, *self.balancers)})
+
+
+def read(path: Path) -> ClusterFile:
+    """The cluster file at `path`.
+
+    Raises:
+        ClusterFileError: it cannot be read, is not TOML, or says what makes no sense.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterFileError(
+            f"cannot read the cluster file {path}: {getattr(error, 'strerror', None) or error}; "
+            "`ticketrush edge example` prints one to begin with"
+        ) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = "the cluster file") -> ClusterFile:
+    """The same from its text. Raises ClusterFileError, which calls the file `name`."""
+    try:
+        return ClusterFile.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ClusterFileError(f"{name} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise ClusterFileError(_in_words(name, error)) from error
+
+
+def _in_words(name: str, error: ValidationError) -> str:
+    """Each thing that is wrong, on a line of its own if there are several."""
+    lines = [_one(detail) for detail in error.errors(include_url=False)]
+    return f"{name}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{name} has {len(lines)} errors:", *lines])
+
+
+def _one(detail: Any) -> str:
+    place = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
+    said = detail["msg"].removeprefix("Value error, ")
+    value = detail["input"]
+    shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool) else ""
+    return f"{place}: {said}{shown}" if place else said

@@ -1,0 +1,13 @@
+"""What can be wrong with a front door."""
+
+from __future__ import annotations
+
+from ticketrush.errors import TicketrushError
+
+
+class EdgeError(TicketrushError):
+    """Something at the front door does not start, or does not do what it was started for."""
+
+
+class ClusterFileError(EdgeError, ValueError):
+    """The cluster file cannot be read, or says what makes no sense; names the place, the value, and what it may be."""

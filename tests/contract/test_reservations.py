@@ -168,6 +168,36 @@ def test_an_unknown_sale_and_an_unknown_item_are_told_apart(server: Server, new_
     assert (unknown_item.status, unknown_item.code) == (404, "unknown_item")
 
 
+def test_only_what_a_closed_gate_says_may_be_said_for_it_by_a_proxy(server: Server, new_sale: NewSale) -> None:
+    """The header is an order to Nginx: answer like this for a second, whoever asks."""
+    sale = new_sale(2, limit=3, hold_window_s=30)
+    decided = [
+        server.reserve(sale, buyer="ada", key="k1"),
+        server.reserve(sale, quantity=3, buyer="ada"),
+        server.reserve(sale, quantity=3, buyer="bob"),
+        server.reserve(sale, buyer="bob"),
+        server.reserve(sale, buyer="ada", key="k1"),
+    ]
+    refusals = [answer.code for answer in decided if answer.status >= 400]
+    assert ([answer.status for answer in decided], refusals) == (
+        [201, 409, 409, 201, 200],
+        ["purchase_limit", "sold_out"],
+    )
+    assert [answer.header("x-accel-expires") for answer in decided] == [None] * 5
+
+    turned_away = server.reserve(sale, buyer="cyd")
+
+    assert (turned_away.code, turned_away.header("x-accel-expires")) == ("all_held", "1")
+
+
+def test_no_proxy_says_not_open_when_it_is_about_to_open(server: Server, sale_id: str) -> None:
+    for name, opens_in_s, header in (("later", 100.0, "1"), ("soon", 1.0, None)):
+        opens_at = datetime.now(UTC) + timedelta(seconds=opens_in_s)
+        server.create_sale(f"{sale_id}-{name}", {"second": 1}, opens_at=opens_at.isoformat())
+        answer = server.reserve(f"{sale_id}-{name}", buyer="ada")
+        assert (answer.code, answer.header("x-accel-expires")) == ("not_open", header)
+
+
 def test_a_closed_gate_answers_before_it_looks_at_the_token(server: Server, new_sale: NewSale) -> None:
     sale = new_sale(1)
     server.reserve(sale, buyer="ada")

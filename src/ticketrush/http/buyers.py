@@ -107,8 +107,9 @@ async def reserve(request: Request, sale: SaleId) -> Response:
         header(request, b"authorization"),
         header(request, b"x-buyer"),
     )
-    outcome = asked if isinstance(asked, Refused) else await services.engine.execute(asked)
-    return respond(purchases.answer(outcome))
+    if isinstance(asked, Refused):
+        return respond(purchases.turn_away(asked))
+    return respond(purchases.answer(await services.engine.execute(asked)))
 
 
 @router.get(

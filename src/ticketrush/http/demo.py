@@ -29,6 +29,7 @@ _LENGTH: Final = max(len(_WON), len(_LOST))
 
 WON: Final = Answer(200, (JSON,), _WON.ljust(_LENGTH))
 LOST: Final = Answer(200, (JSON,), _LOST.ljust(_LENGTH))
+LOST_AT_GATE: Final = LOST._replace(headers=(JSON, problems.EDGE))
 """Of one length, for load generators that take another length for a failure."""
 
 _GONE: Final = frozenset((Reason.SOLD_OUT, Reason.ALL_HELD, Reason.CLOSED, Reason.NOT_OPEN))
@@ -102,7 +103,12 @@ class Demo:
             self._stat_log.line(won, self._sales)
         return WON if won else LOST
 
+    def turn_away(self, refused: Refused) -> Answer:
+        """The articles' answer of a closed gate, which a proxy may give in our place."""
+        answer = self.answer(refused)
+        return LOST_AT_GATE if answer is LOST else answer
+
     async def buy(self) -> Answer:
         """One ticket, for callers outside the fast lane."""
         asked = self.ask()
-        return self.answer(asked if isinstance(asked, Refused) else await self._engine.execute(asked))
+        return self.turn_away(asked) if isinstance(asked, Refused) else self.answer(await self._engine.execute(asked))

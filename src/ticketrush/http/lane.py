@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -24,6 +25,9 @@ DEMO: Final = b"/buy/ticket"
 _REFUSALS_MAX: Final = 1_024
 _FORMS_MAX: Final = 256
 _ROUTES_MAX: Final = 20_000
+
+_Prepared = dict[int, tuple[Refused, int, bytes]]
+"""Refusals by the id of the object, when each was prepared, and its bytes."""
 
 
 def is_local(host: bytes | None, origin: bytes | None) -> bool:
@@ -66,7 +70,8 @@ class Lane:
         """URLs of purchases that were asked for before, and their sales."""
         self._forms: dict[tuple[int, int, str, str, int, int, int], list[bytes]] = {}
         """Answers to reservations, cut where the id stands."""
-        self._refusals: dict[int, tuple[Refused, int, bytes]] = {}
+        self._turned_away: _Prepared = {}
+        self._refusals: _Prepared = {}
 
     def sale_of(self, url: bytes) -> str | None:
         """The sale that a purchase at `url` is for; None if the fast lane does not know such a sale."""
@@ -89,12 +94,12 @@ class Lane:
         if sale is None:
             assert self.demo is not None
             asked = self.demo.ask()
-            return self.render(self.demo.answer(asked)) if isinstance(asked, Refused) else asked
+            return self.render(self.demo.turn_away(asked)) if isinstance(asked, Refused) else asked
         try:
             asked = self.purchases.ask(sale, body, key, authorization, x_buyer)
         except InvalidRequest as error:
             return self.render(problems.invalid(error))
-        return asked if type(asked) is m.Reserve else self.refusal(cast("Refused", asked))
+        return asked if type(asked) is m.Reserve else self.turn_away(cast("Refused", asked))
 
     def answer(self, sale: str | None, outcome: m.Outcome) -> bytes:
         """The answer to a hot request that the ledger has decided."""
@@ -104,7 +109,7 @@ class Lane:
         if type(outcome) is m.Reserved:
             return self.render(self.purchases.answer(outcome)) if outcome.replayed else self.held(outcome)
         if isinstance(outcome, Refused):
-            return self.refusal(outcome)
+            return self._prepared(self._refusals, outcome, self.purchases.answer)
         return self.render(self.purchases.answer(outcome))
 
     def held(self, outcome: m.Reserved) -> bytes:
@@ -132,16 +137,20 @@ class Lane:
             body,
         )
 
-    def refusal(self, refused: Refused) -> bytes:
-        """The same for a refusal; prepared once a second and used for every loser of that second."""
+    def turn_away(self, refused: Refused) -> bytes:
+        """The same for the refusal of a closed gate."""
+        return self._prepared(self._turned_away, refused, self.purchases.turn_away)
+
+    def _prepared(self, prepared: _Prepared, refused: Refused, worded: Callable[[Refused], Answer]) -> bytes:
+        """The bytes of a refusal; made once a second and used for every loser of that second."""
         tick = self.watch.tick
-        known = self._refusals.get(id(refused))
+        known = prepared.get(id(refused))
         if known is not None and known[0] is refused and known[1] == tick:
             return known[2]
-        if len(self._refusals) >= _REFUSALS_MAX:
-            self._refusals.clear()
-        data = self.render(problems.refusal(refused, self.engine.now_ms()))
-        self._refusals[id(refused)] = (refused, tick, data)
+        if len(prepared) >= _REFUSALS_MAX:
+            prepared.clear()
+        data = self.render(worded(refused))
+        prepared[id(refused)] = (refused, tick, data)
         return data
 
 

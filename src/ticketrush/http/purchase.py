@@ -77,6 +77,10 @@ class Purchases:
         buyer = self.buyer_of(authorization, x_buyer)
         return Reserve(self.engine.new_id(sale, buyer), sale, asked.item, buyer, asked.quantity, text)
 
+    def turn_away(self, refused: Refused) -> Answer:
+        """The answer of a closed gate."""
+        return problems.turned_away(refused, self.engine.now_ms())
+
     def answer(self, outcome: m.Outcome) -> Answer:
         """The answer for the outcome of a purchase."""
         if type(outcome) is m.Reserved:

@@ -11,6 +11,7 @@ import typer
 
 from ticketrush.cli import output
 from ticketrush.cli.app import Commands
+from ticketrush.cli.edge_demo import demo
 from ticketrush.cli.flags import flag
 from ticketrush.edge import cluster_file, lvs, nginx, ospf, render
 from ticketrush.edge.cluster_file import ClusterFile
@@ -35,6 +36,8 @@ Json = Annotated[bool, flag("EDGE_JSON", "Print the paths of the files as JSON."
 
 _CLUSTER = Path("cluster.toml")
 _OUT = Path("edge")
+
+app.command("demo")(demo)
 
 
 @app.command("example")

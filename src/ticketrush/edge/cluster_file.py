@@ -30,7 +30,7 @@ Policy = Literal["weighted", "round-robin", "ip-hash", "buyer-hash"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$")]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Weight = Annotated[int, Field(ge=1, le=1_000)]
-HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._*-]{1,253}$")]
+HostName = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$", max_length=253)]
 Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
 File = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]{1,255}$")]
 
@@ -72,6 +72,9 @@ class RouterEntry(Host):
     """A router before the balancers, for which the other half of OSPF is rendered."""
 
     interface: Interface = "eth0"
+    """Where the balancers are."""
+    more_interfaces: tuple[Interface, ...] = ()
+    """Others where balancers are, of another site for example."""
 
 
 class Tls(_Table):
@@ -95,6 +98,8 @@ class Front(_Table):
     virtual_address: IPv4Address | None = None
     names: tuple[HostName, ...] = ()
     """Host names that are answered; () answers all."""
+    address: IPv4Address | None = None
+    """Where proxies listen; None for all their addresses. Open nodes want a loopback address before them too."""
     port: Port = 80
     policy: Policy = "weighted"
     sold_out_at_edge: bool = True
@@ -124,6 +129,10 @@ class Lvs(_Table):
     forwarding: Literal["DR", "NAT", "TUN"] = "DR"
     health_s: Annotated[int, Field(ge=1, le=60)] = 1
     """How often `/readyz` is asked, and how long its answer is waited for."""
+    fall: Annotated[int, Field(ge=1, le=10)] = 2
+    """Checks that fail in a row before somebody counts as ill."""
+    rise: Annotated[int, Field(ge=1, le=10)] = 2
+    """Checks that succeed in a row before somebody counts as well again."""
     sorry_server: IPv4Address | None = None
     """Who answers when nobody is healthy."""
     virtual_router_id: Annotated[int, Field(ge=1, le=255)] = 51
@@ -156,7 +165,8 @@ class ClusterFile(_Table):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        for what, hosts in (("nodes", self.nodes), ("proxies", self.proxies), ("balancers", self.balancers)):
+        edges = (*self.balancers, *self.routers)
+        for what, hosts in (("nodes", self.nodes), ("proxies", self.proxies), ("balancers and routers", edges)):
             twice = [name for name, count in Counter(host.name for host in hosts).items() if count > 1]
             if twice:
                 raise ValueError(f"{what} has the name {twice[0]!r} twice; give each host its own")
@@ -166,9 +176,24 @@ class ClusterFile(_Table):
                 raise ValueError(f"nodes has {address}:{port} twice; give each node its own address or port")
         if self.balancers and self.front.virtual_address is None:
             raise ValueError("balancers need front.virtual_address: the address that buyers use")
+        if self.front.tls is not None and self.front.tls.port == self.front.port:
+            raise ValueError(f"front.tls.port is {self.front.port}, as front.port is; give TLS its own")
+        if self.routers and not self.ospf.networks:
+            raise ValueError("routers need ospf.networks: the networks between them and the balancers")
         if self.ospf.dead_s <= self.ospf.hello_s:
             raise ValueError(f"ospf.dead_s is {self.ospf.dead_s}; it must be more than hello_s, {self.ospf.hello_s}")
         return self
+
+    @property
+    def speaks_ospf(self) -> bool:
+        """Whether balancers announce the virtual address to routers; else they have it in turn (VRRP)."""
+        return bool(self.balancers and self.ospf.networks)
+
+    @property
+    def targets(self) -> tuple[NodeEntry, ...]:
+        """Where balancers hand connections on: the proxies at `front.port`, or the nodes if there are none."""
+        port = self.front.port
+        return tuple(NodeEntry(**proxy.model_dump(), port=port) for proxy in self.proxies) or self.nodes
 
     @property
     def sites(self) -> list[str]:

@@ -1,0 +1,178 @@
+"""The articles' demonstration: four nodes behind Nginx, a thousand requests, and who got how many of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from ticketrush.cluster.errors import ClusterError, PlanError
+from ticketrush.cluster.nodes import Node
+from ticketrush.cluster.plan import ClusterPlan, check_weights
+from ticketrush.cluster.ports import LOCALHOST
+from ticketrush.cluster.server import running
+from ticketrush.cluster.up import cluster
+from ticketrush.edge.cluster_file import ClusterFile, Front, NodeEntry, Policy
+from ticketrush.edge.nginx_server import NginxServer
+
+NAMES: Final = ("load_balance.com", "www.load_balance.com", "localhost", LOCALHOST)
+"""Host names that are answered: those of the articles, and this machine."""
+
+PATH: Final = "/buy/ticket"
+WEIGHTS: Final = (1, 2, 3, 4)
+REQUESTS: Final = 1_000
+CONCURRENCY: Final = 100
+CONCURRENCY_MAX: Final = 1_000
+REQUESTS_MAX: Final = 1_000_000
+ANSWER_S: Final = 15.0
+STOCK: Final = 10_000
+
+_ASKED: Final = re.compile(r"^ticketrush_(?:commands|gate_refusals|overloaded)_total (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoPlan:
+    """What to demonstrate. Raises PlanError when made of values that make no sense.
+
+    Args:
+        folder: for the data and the logs of nodes and Valkey; it must be there.
+        front: for nginx.conf and the logs of Nginx; it must be there.
+        policy: how requests are shared out.
+        weights: one for each node; only some policies heed them.
+        requests: how many are sent.
+        concurrency: how many of them at once.
+        port: of Nginx; 0 takes a free one.
+    """
+
+    folder: Path
+    front: Path
+    policy: Policy = "weighted"
+    weights: tuple[int, ...] = WEIGHTS
+    requests: int = REQUESTS
+    concurrency: int = CONCURRENCY
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        check_weights(self.weights, len(self.weights))
+        if not self.weights or min(self.weights) < 1:
+            raise PlanError(f"weights is {self.weights}; give each node 1 at least, like 1,2,3,4")
+        for name, value, most in (
+            ("requests", self.requests, REQUESTS_MAX),
+            ("concurrency", self.concurrency, CONCURRENCY_MAX),
+        ):
+            if not 1 <= value <= most:
+                raise PlanError(f"{name} is {value}; it must be between 1 and {most}")
+
+
+class FrontDoor:
+    """Nodes and the Nginx before them, all running."""
+
+    def __init__(self, nodes: list[Node], nginx: NginxServer) -> None:
+        self.nodes, self.nginx = nodes, nginx
+
+    def counts(self) -> list[int]:
+        """How many purchases each node has been asked for, as it says itself.
+
+        Raises:
+            ClusterError: a node does not say it.
+        """
+        return [_asked(node) for node in self.nodes]
+
+
+@contextlib.contextmanager
+def front_door(plan: DemoPlan) -> Iterator[FrontDoor]:
+    """Open nodes with the demo sale, and Nginx before them, ready; all are gone at the end.
+
+    Raises:
+        NotInstalled: there is no nginx, or no Valkey.
+        ClusterError: something does not start; has its last words.
+    """
+    stock = str(max(STOCK, plan.requests))
+    nodes = ClusterPlan(
+        nodes=len(plan.weights),
+        weights=plan.weights,
+        folder=plan.folder,
+        durability="memory",
+        flags=("--demo", stock),
+    )
+    with cluster(nodes) as started:
+        nginx = NginxServer(plan.front, cluster_file_of(plan, started.nodes), port=plan.port)
+        with running(nginx):
+            yield FrontDoor(started.nodes, nginx)
+
+
+def cluster_file_of(plan: DemoPlan, nodes: list[Node]) -> ClusterFile:
+    """The cluster file for `nodes`. Every request is to reach a node and be counted there, so nothing is held back."""
+    front = Front(
+        names=NAMES,
+        address=IPv4Address(LOCALHOST),
+        policy=plan.policy,
+        keep_host=False,
+        rate=None,
+        sold_out_at_edge=False,
+    )
+    entries = tuple(
+        NodeEntry(name=node.name, address=IPv4Address(LOCALHOST), port=_port_of(node), weight=node.weight)
+        for node in nodes
+    )
+    return ClusterFile(front=front, nodes=entries)
+
+
+def send(url: str, plan: DemoPlan) -> int:
+    """Send the requests of `plan` to `url`, each on a connection of its own, as ab does; how many failed.
+
+    Under buyer-hash each comes from another buyer, so that there is something to share out.
+    """
+    return asyncio.run(_send(int(url.rpartition(":")[2]), plan))
+
+
+async def _send(port: int, plan: DemoPlan) -> int:
+    numbers = count()
+    failed = 0
+
+    async def client() -> None:
+        nonlocal failed
+        while (number := next(numbers)) < plan.requests:
+            buyer = f"X-Buyer: buyer-{number}\r\n" if plan.policy == "buyer-hash" else ""
+            failed += not await _is_answered(port, buyer)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(plan.concurrency, plan.requests)):
+            group.create_task(client())
+    return failed
+
+
+async def _is_answered(port: int, more: str) -> bool:
+    """Whether a purchase is answered with 200: a ticket, or that none is left."""
+    head = f"GET {PATH} HTTP/1.1\r\nHost: {NAMES[0]}\r\n{more}Connection: close\r\n\r\n"
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            reader, writer = await asyncio.open_connection(LOCALHOST, port)
+            try:
+                writer.write(head.encode())
+                return (await reader.read(-1)).startswith(b"HTTP/1.1 200 ")
+            finally:
+                writer.close()
+    except OSError:  # a time-out is one too
+        return False
+
+
+def _asked(node: Node) -> int:
+    with contextlib.closing(http.client.HTTPConnection(LOCALHOST, _port_of(node), timeout=ANSWER_S)) as connection:
+        try:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            raise ClusterError(f"{node.name} does not say what it was asked: {error}") from error
+    return int(sum(map(float, _ASKED.findall(text))))
+
+
+def _port_of(node: Node) -> int:
+    return int(node.url.rpartition(":")[2])

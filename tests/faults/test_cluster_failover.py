@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -102,6 +102,46 @@ def test_nodes_of_a_cluster_sell_on_by_themselves_after_a_failover(tmp_path: Pat
                     sold = await hold(ann, NOW_MS, "r2")
             assert ann._node.sales["g"].epoch > epoch, "it was made whole"
             assert await state_of(ann, "r1") is m.State.HELD
+
+    with primaries(tmp_path) as cluster, replica(cluster, cluster.owner_of("{g:0}")) as server:
+        asyncio.run(story(cluster, server))
+
+
+def test_a_batch_under_way_does_not_reach_the_new_primary_before_it_is_fenced(tmp_path: Path) -> None:
+    """Held up in this process until the new server is trusted, or a while; then it goes out."""
+
+    async def story(cluster: Primaries, server: Valkey) -> None:
+        async with node(cluster.url, "ann", is_quiet=False) as ann:
+            await ann.execute(NOW_MS, [m.CreateSale(SALE)])
+            assert await hold(ann, NOW_MS, "r1") == ["r1"]
+            link, trusts, goes = ann._node.link, asyncio.Event(), asyncio.Event()
+            send, trust, recover = link._send, link.trust, ann._recovery.run
+
+            async def held_up(*args: Any) -> Any:
+                if not goes.is_set():
+                    goes.set()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(trusts.wait(), 0.6)
+                return await send(*args)
+
+            async def trusting(identity: str) -> None:
+                await trust(identity)
+                trusts.set()
+
+            async def after_the_batch(identity: str, *, always: bool = False) -> Any:
+                await asyncio.wait([batch])
+                return await recover(identity, always=always)
+
+            await asyncio.to_thread(take_over, server, cluster.owner_of("{g:0}"))
+            link._send, link.trust, ann._recovery.run = held_up, trusting, after_the_batch  # type: ignore[method-assign]
+            batch = asyncio.create_task(hold(ann, NOW_MS, "r2"))
+            await goes.wait()
+            with pytest.raises(LedgerUnavailable):
+                await batch
+            until_s = time.monotonic() + 15
+            while not ann.ready or not ann._node.link.trusted.split():
+                assert time.monotonic() < until_s, "it is not made whole"
+                await asyncio.sleep(0.05)
 
     with primaries(tmp_path) as cluster, replica(cluster, cluster.owner_of("{g:0}")) as server:
         asyncio.run(story(cluster, server))

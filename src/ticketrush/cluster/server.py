@@ -116,6 +116,8 @@ class LocalServer(OneProcess, abc.ABC):
         if self._child is None:
             return
         self._child.ask_to_stop(self.stop_signal)
+        if self.is_running:
+            self.resume()
         self._child.stop(self.stop_s)
 
     def kill(self) -> None:

@@ -146,9 +146,13 @@ class RedisLedger:
         """See `Ledger.execute`."""
         if not self._started:
             raise LedgerRefused("the ledger is closed")
-        if not self._watch.is_whole:
-            raise LedgerRefused("the ledger is being made whole after a failover")
         self._node.now_ms = max(now_ms, self._node.seen_ms)
+        with self._watch.batch():
+            outcomes = await self._do_all(commands)
+        self._return_idle()
+        return outcomes
+
+    async def _do_all(self, commands: Sequence[m.Command]) -> list[m.Outcome]:
         outcomes: list[m.Outcome] = []
         while len(outcomes) < len(commands):
             some = _alike(commands, len(outcomes))
@@ -162,7 +166,6 @@ class RedisLedger:
                 else:
                     outcomes += [failed(error, self._node.now_ms)] * len(some)
                     outcomes += [failed(_NOT_TRIED, self._node.now_ms)] * (len(commands) - len(outcomes))
-        self._return_idle()
         return outcomes
 
     async def _do(self, commands: Sequence[m.Command]) -> list[m.Outcome]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from redis.asyncio import RedisCluster
@@ -47,6 +47,9 @@ NEWS_S: Final = 0.01
 TORN_S: Final = 8.0
 """How long a sale may be between two steps of a recovery, or of its creation, before another node goes on with it."""
 
+QUIET_S: Final = 5.0
+"""How long batches under way may take to end before the ledger is made whole; each of their calls is bounded."""
+
 START_TRIES: Final = 5
 """How often a node that starts tries to make the ledger whole."""
 
@@ -64,6 +67,9 @@ class Watch:
         self.is_whole = True
         """False from when another server is there until the ledger is whole on it."""
         self.is_reaper = False
+        self._batches = 0
+        """Under way."""
+        self._quiet = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._following = Following(node, self._hear)
         self._news: set[str] = set()
@@ -104,6 +110,19 @@ class Watch:
                         await self._recovery.roll.leave()
                     raise
             await asyncio.sleep(TICK_S)
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """A batch is decided within; none is while the ledger is made whole. Raises LedgerRefused."""
+        if not self.is_whole:
+            raise LedgerRefused("the ledger is being made whole after a failover")
+        self._batches += 1
+        try:
+            yield
+        finally:
+            self._batches -= 1
+            if not self._batches:
+                self._quiet.set()
 
     async def stop(self) -> None:
         """End all tasks."""
@@ -211,10 +230,20 @@ class Watch:
         """Another server is there: it may be an older copy, whatever its settings promise."""
         log.warning("another_server")
         self.is_whole = False
+        await self._until_quiet()  # what is under way finds the server of before or none, never the new one unfenced
         await self._node.link.trust(identity)
         await self._recovery.run(identity)
         self.is_whole = True
         self._tell()
+
+    async def _until_quiet(self) -> None:
+        if self._batches:
+            self._quiet.clear()
+            try:
+                async with asyncio.timeout(QUIET_S):
+                    await self._quiet.wait()
+            except TimeoutError as error:
+                raise LedgerUnavailable(f"{self._batches} batches have not ended in {QUIET_S:g} s") from error
 
     @property
     def is_well(self) -> bool:

@@ -133,7 +133,7 @@ def test_a_batch_under_way_does_not_reach_the_new_primary_before_it_is_fenced(tm
                 return await recover(identity, always=always)
 
             await asyncio.to_thread(take_over, server, cluster.owner_of("{g:0}"))
-            link._send, link.trust, ann._recovery.run = held_up, trusting, after_the_batch  # type: ignore[method-assign]
+            link._send, link.trust, ann._recovery.run = held_up, trusting, after_the_batch  # type: ignore[method-assign,assignment]
             batch = asyncio.create_task(hold(ann, NOW_MS, "r2"))
             await goes.wait()
             with pytest.raises(LedgerUnavailable):

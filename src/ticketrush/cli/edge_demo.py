@@ -40,7 +40,7 @@ def demo(
     concurrency: Annotated[
         int, flag("EDGE_DEMO_CONCURRENCY", "How many at once.", "--concurrency")
     ] = demonstration.CONCURRENCY,
-    port: Annotated[int, flag("EDGE_DEMO_PORT", "Port of Nginx; 0 takes a free one.", "--port")] = 0,
+    port: Annotated[int, flag("PORT", "Port of Nginx; 0 takes a free one.", "--port")] = 0,
     keep: Annotated[
         Path | None,
         flag("EDGE_DEMO_KEEP", "Keep nginx.conf and the logs of Nginx in this folder.", "--keep", metavar="DIR"),

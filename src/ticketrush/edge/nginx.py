@@ -7,6 +7,7 @@ them. What it has to say itself, it says as the nodes do: in problem documents (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 from typing import Final
 
 import msgspec
@@ -16,6 +17,9 @@ from ticketrush.edge.render import render
 
 NAME: Final = "nginx.conf"
 """The file of a cluster in one site; `name_of` has the others."""
+
+HASH_WEIGHT_MAX: Final = 4_096
+"""Of all nodes together under buyer-hash: Nginx makes 160 points of each, and sorts them when it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +139,20 @@ def _render(cluster: ClusterFile, site: str) -> str:
         site=site,
         own=own,
         others=others,
-        weighted=cluster.front.policy != "round-robin",
+        weights=_weights(cluster),
         problems=PROBLEMS,
     )
+
+
+def _weights(cluster: ClusterFile) -> dict[str, int]:
+    """The weights of the nodes by name; empty if the policy heeds none."""
+    if cluster.front.policy == "round-robin":
+        return {}
+    weights = {node.name: node.weight for node in cluster.nodes}
+    if cluster.front.policy == "buyer-hash":
+        most = max(sum(weights.values()) / HASH_WEIGHT_MAX, gcd(*weights.values()))
+        weights = {name: max(1, round(weight / most)) for name, weight in weights.items()}
+    return weights
 
 
 def _split(nodes: tuple[NodeEntry, ...], site: str) -> tuple[list[NodeEntry], list[NodeEntry]]:

@@ -17,7 +17,8 @@ COLUMNS: Final = 15
 
 _CLAIM: Final = slice(1, 9)
 _PAYMENT: Final = 9
-_TIME: Final = {Kind.HELD: 10, Kind.PAID: 11, Kind.CANCELLED: 12, Kind.EXPIRED: 13, Kind.REFUNDED: 14}
+_HELD: Final = 10
+_TIME: Final = {Kind.HELD: _HELD, Kind.PAID: 11, Kind.CANCELLED: 12, Kind.EXPIRED: 13, Kind.REFUNDED: 14}
 """Where a row has what."""
 
 _NOTHING: Final = (None,) * (COLUMNS - 1)
@@ -53,6 +54,18 @@ def rows_of(notices: Iterable[Notice]) -> list[list[str | int | None]]:
             row = rows[notice.order] = [notice.order, *_NOTHING]
         _add(row, notice)
     return sorted(rows.values(), key=itemgetter(0))
+
+
+def parted(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows that tell a claim, and of the others what they can tell: id, payment, and the times after held."""
+    claims: list[Row] = []
+    more: list[Row] = []
+    for row in rows:
+        if row[_HELD] is not None:
+            claims.append(row)
+        else:
+            more.append((row[0], row[_PAYMENT], *row[_HELD + 1 :]))
+    return claims, more
 
 
 def _add(row: list[str | int | None], notice: Notice) -> None:

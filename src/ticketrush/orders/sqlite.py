@@ -23,7 +23,7 @@ from ticketrush.ledger.worker import Worker
 from ticketrush.orders.errors import StoreOutdated, StoreUnavailable
 from ticketrush.orders.model import PAYLOAD_MAX, DeadLetter, Notice, Order, OrderState, Repair
 from ticketrush.orders.protocol import Totals
-from ticketrush.orders.rows import Row, order_of, refusal, rows_of
+from ticketrush.orders.rows import Row, order_of, parted, refusal, rows_of
 from ticketrush.orders.tables import check_whole, migrations, missing, statements
 
 APPLICATION_ID: Final = 0x5452534F
@@ -235,14 +235,16 @@ def _put(
 ) -> None:
     under_way: list[object] = [None]
 
-    def each() -> Iterator[Row]:
-        for row in rows:
+    def each(some: Sequence[Row]) -> Iterator[Row]:
+        for row in some:
             under_way[0] = row[0]
             yield row
 
+    claims, more = parted(rows)
     with _transaction(connection):
         try:
-            connection.executemany(_SQL["put"], each())
+            connection.executemany(_SQL["put"], each(claims))
+            connection.executemany(_SQL["put_more"], each(more))
         except apsw.ConstraintError as error:
             raise refusal(under_way[0], str(error).rpartition(": ")[2]) from error
         connection.executemany(_SQL["put_dead_letter"], letters)

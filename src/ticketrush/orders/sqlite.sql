@@ -31,6 +31,20 @@ where (excluded.held_at is not null and
     or (excluded.expired_at is not null and expired_at is null)
     or (excluded.refunded_at is not null and refunded_at is null)
 
+-- put_more: what is new of an order without its claim: id, payment, paid_at, cancelled_at, expired_at, refunded_at. The
+-- same as put with nothing in the other columns, but a quarter less work.
+insert into orders (id, payment, paid_at, cancelled_at, expired_at, refunded_at) values (?, ?, ?, ?, ?, ?)
+on conflict (id) do update set
+    payment      = coalesce(excluded.payment, payment),
+    paid_at      = coalesce(paid_at, excluded.paid_at),
+    cancelled_at = coalesce(cancelled_at, excluded.cancelled_at),
+    expired_at   = coalesce(expired_at, excluded.expired_at),
+    refunded_at  = coalesce(refunded_at, excluded.refunded_at)
+where (excluded.paid_at is not null and payment is not excluded.payment)
+    or (excluded.cancelled_at is not null and cancelled_at is null)
+    or (excluded.expired_at is not null and expired_at is null)
+    or (excluded.refunded_at is not null and refunded_at is null)
+
 -- put_dead_letter: a message, once for each place.
 insert into dead_letters (place, payload, error, at) values (?, ?, ?, ?) on conflict do nothing
 

@@ -121,10 +121,19 @@ class NginxServer(LocalServer):
             raise ClusterError(f"{self.name} does not take the new configuration: {complaint}")
         self.child.signal(signal.SIGHUP)
         give_up_s = time.monotonic() + RELOAD_S
-        while not set(processes.children_of(self.pid)) - set(before) or not self.answers():
+        while any(map(_takes_requests, before)) or not self.answers():
             if time.monotonic() > give_up_s:
                 raise ClusterError(f"{self.name} did not take the new configuration within {RELOAD_S:g} s")
             time.sleep(0.01)
+
+
+def _takes_requests(worker: int) -> bool:
+    """Whether a worker process is there and accepts connections; its title says when it does no more."""
+    try:
+        title = Path(f"/proc/{worker}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return title != b"" and b"shutting down" not in title
 
 
 def _is_well(port: int) -> bool:

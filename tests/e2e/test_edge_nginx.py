@@ -1,0 +1,417 @@
+"""Nginx before real nodes: who gets which request, what is asked again, and what Nginx says itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.test_rush import eventually, is_alive
+from tests.front_doors import Door, address_of, entry_of, front_door
+from tests.wire import Answer, ConnectionEnded, Wire, request
+from ticketrush import processes
+from ticketrush.cluster.ports import free_port
+from ticketrush.edge.cluster_file import Tls
+from ticketrush.edge.demo import DemoPlan
+from ticketrush.edge.demo import front_door as demonstration
+
+RESERVE: Final = "/v1/sales/demo/reservations"
+TICKET: Final = b'{"item":"ticket","quantity":1}'
+SECRET: Final = "a-secret-that-signs-tokens-of-a-test-0123456789"
+
+
+def call(door: Door, method: str, path: str, body: bytes = b"", timeout_s: float = 10.0, **headers: str) -> Answer:
+    """One request through Nginx, on a connection of its own."""
+    with Wire(door.port, timeout_s=timeout_s) as wire:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        wire.send(request(method, path, body, {"Connection": "close"} | named))
+        return wire.answer(has_body=method != "HEAD")
+
+
+# --- shares --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "counts"),
+    [("weighted", [100, 200, 300, 400]), ("round-robin", [250] * 4)],
+)
+def test_a_thousand_requests_by_ab_reach_the_nodes_in_exactly_their_shares(
+    tmp_path: Path, policy: str, counts: list[int]
+) -> None:
+    (tmp_path / "nginx").mkdir()
+    plan = DemoPlan(folder=tmp_path, front=tmp_path / "nginx", policy=policy)  # type: ignore[arg-type]
+    with demonstration(plan) as door:
+        before = door.counts()
+        said = subprocess.run(
+            ["ab", "-q", "-n", "1000", "-c", "100", "-H", "Host: load_balance.com", f"{door.nginx.url}/buy/ticket"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+        assert [after - first for after, first in zip(door.counts(), before, strict=True)] == counts
+        workers = len(processes.children_of(door.nginx.pid))
+    assert re.search(r"Complete requests:\s+1000\n", said)
+    assert re.search(r"Failed requests:\s+0\n", said)
+    assert "Non-2xx responses" not in said
+    assert workers == os.cpu_count(), "the shares are exact although several workers make them"
+
+
+def test_one_address_has_one_node_under_ip_hash(tmp_path: Path) -> None:
+    (tmp_path / "nginx").mkdir()
+    plan = DemoPlan(folder=tmp_path, front=tmp_path / "nginx", policy="ip-hash")
+    with demonstration(plan) as door:
+        before = door.counts()
+        command = ["ab", "-q", "-n", "200", "-c", "20", f"{door.nginx.url}/buy/ticket"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        asked = [after - first for after, first in zip(door.counts(), before, strict=True)]
+    assert sorted(asked) == [0, 0, 0, 200]
+
+
+BUYERS: Final = [f"buyer-{number}" for number in range(120)]
+
+
+def nodes_of_buyers(door: Door, tag: str) -> dict[str, str]:
+    """Which node answers each buyer; asked twice each, it must be the same one."""
+    for buyer in BUYERS * 2:
+        assert call(door, "GET", f"/v1/sales/{tag}-{buyer}", X_Buyer=buyer).status == 404
+    prefix = f"/v1/sales/{tag}-"
+    door.lines(f"{prefix}{BUYERS[-1]}", 2)
+    eventually(lambda: sum(line["path"].startswith(prefix) for line in door.lines()) == 2 * len(BUYERS))
+    found: dict[str, set[str]] = {}
+    for line in door.lines():
+        if line["path"].startswith(prefix):
+            found.setdefault(line["path"].removeprefix(prefix), set()).add(re.split(", | : ", line["node"])[-1])
+    assert all(len(nodes) == 1 for nodes in found.values()), found
+    return {buyer: nodes.pop() for buyer, nodes in found.items()}
+
+
+def test_a_buyer_has_one_node_and_a_node_that_leaves_moves_only_its_own_buyers(tmp_path: Path) -> None:
+    with front_door(tmp_path, (1, 1, 1, 1), policy="buyer-hash", fail_timeout_s=60) as door:
+        first = nodes_of_buyers(door, "first")
+        assert len(Counter(first.values())) == 4, "everybody has some"
+
+        removed, *stay = door.nodes
+        door.nginx.reload(door.nginx.cluster.model_copy(update={"nodes": tuple(entry_of(node) for node in stay)}))
+        without = nodes_of_buyers(door, "removed")
+        assert {buyer for buyer in BUYERS if without[buyer] != first[buyer]} == {
+            buyer for buyer in BUYERS if first[buyer] == address_of(removed)
+        }
+
+        stay[0].kill()
+        dead = nodes_of_buyers(door, "dead")
+        assert {buyer for buyer in BUYERS if dead[buyer] != without[buyer]} == {
+            buyer for buyer in BUYERS if without[buyer] == address_of(stay[0])
+        }
+
+
+def test_a_buyer_is_who_the_token_says(tmp_path: Path) -> None:
+    with front_door(tmp_path, (1, 1, 1, 1), policy="buyer-hash") as door:
+        for number in range(24):
+            call(door, "GET", "/v1/sales/nothing", Authorization="Bearer x", X_Buyer=f"buyer-{number}")
+        lines = door.lines("/v1/sales/nothing", 24)
+        assert len({line["node"] for line in lines}) == 1
+
+
+def test_the_command_prints_the_shares_and_leaves_nothing(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    kept = tmp_path / "kept"
+    command = [sys.executable, "-m", "ticketrush", "edge", "demo", "--json", "--requests", "300", "--concurrency", "30"]
+    done = subprocess.run(
+        [*command, "--weights", "1,2", "--keep", str(kept)],
+        env=processes.plain_environment() | {"TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"counts": [100, 200], "failed": 0}), done.stderr
+    assert list(temporary.iterdir()) == []
+    assert "upstream ticketrush_nodes" in (kept / "nginx.conf").read_text()
+    assert len((kept / "access.log").read_text().splitlines()) == 300
+
+
+def test_the_command_ends_everything_when_it_is_told_to(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "ticketrush", "edge", "demo", "--json", "--stay", "--requests", "10"]
+    with (tmp_path / "out").open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--weights", "1,1"],
+            env=processes.plain_environment() | {"TMPDIR": str(temporary)},
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+        )
+    try:
+        eventually(lambda: (tmp_path / "out").read_bytes().endswith(b"}\n") or process.poll() is not None, within_s=60)
+        pids = processes.children_of(process.pid)
+        pids += [worker for pid in pids for worker in processes.children_of(pid)]
+        assert len(pids) >= 5, "a Valkey, two nodes, Nginx and its workers"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert not any(map(is_alive, pids))
+    assert list(temporary.iterdir()) == []
+
+
+# --- what Nginx says itself ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """Two open nodes; Nginx answers two names, is impatient, and believes nobody."""
+    with front_door(
+        tmp_path_factory.mktemp("door"),
+        names=("tickets.example", "127.0.0.1"),
+        keep_host=False,
+        slow_client_s=1,
+    ) as made:
+        yield made
+
+
+def test_a_purchase_goes_through_and_its_answer_comes_back_whole(door: Door) -> None:
+    answers = [call(door, "POST", RESERVE, TICKET, X_Buyer="ada", Idempotency_Key="k1") for _ in range(2)]
+    assert [answer.status for answer in answers] == [201, 200]
+    assert answers[1].header("idempotent-replayed") == "true"
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    refused = call(door, "POST", "/v1/sales/none/reservations", TICKET, X_Buyer="ada")
+    assert (refused.status, refused.code) == (404, "unknown_sale")
+
+
+@pytest.mark.parametrize("path", ["/metrics", "//metrics", "/metrics?x=1", "/%6detrics", "/x/../metrics", "/./metrics"])
+def test_the_counters_are_not_for_the_public(door: Door, path: str) -> None:
+    answer = call(door, "GET", path)
+    assert (answer.status, answer.code) == (404, "not_found")
+    assert door.lines("/metrics", 1)[-1]["node"] == ""
+
+
+def test_other_names_are_answered_to_health_checks_only(door: Door) -> None:
+    assert [call(door, "GET", path, Host="10.0.0.9").status for path in ("/healthz", "/readyz")] == [200, 200]
+    for path in ("/buy/ticket", "/docs", "/metrics"):
+        assert call(door, "GET", path, Host="evil.example").status == 421
+    assert call(door, "GET", "/buy/ticket", Host="tickets.example").status == 200
+
+
+def test_a_path_reaches_the_nodes_as_it_was_written(door: Door) -> None:
+    """A node takes no id with an encoded character; it would take the decoded one."""
+    for path in ("/v1/sales/dem%6F", "/v1/sales/demo", "/v1/sales/a%2Fb", "//v1/sales/demo"):
+        direct = int(door.nodes[0].url.rpartition(":")[2])
+        with Wire(direct) as wire:
+            wire.send(request("GET", path, headers={"Connection": "close"}))
+            assert wire.answer().status == call(door, "GET", path).status, path
+
+
+def test_the_largest_body_goes_through_without_a_file_and_a_larger_one_does_not(door: Door) -> None:
+    most = door.nginx.cluster.front.body_bytes
+    body = TICKET + b" " * (most - len(TICKET))
+    assert call(door, "POST", RESERVE, body, X_Buyer="bob").status == 201
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    assert call(door, "POST", RESERVE, chunks, X_Buyer="cyd", Transfer_Encoding="chunked").status == 201
+    too_large = call(door, "POST", RESERVE, body + b" ", X_Buyer="bob")
+    assert (too_large.status, too_large.code) == (413, "body_too_large")
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body) + 1, body + b" ")
+    too_large = call(door, "POST", RESERVE, chunks, X_Buyer="cyd", Transfer_Encoding="chunked")
+    assert (too_large.status, too_large.code) == (413, "body_too_large")
+    assert "temporary file" not in door.complaints()
+
+
+def test_too_large_headers_and_what_is_no_http_are_told_so(door: Door) -> None:
+    line = "x" * 9_000
+    large = call(door, "GET", "/buy/ticket", X_1=line, X_2=line, X_3=line, X_4=line)
+    assert (large.status, large.code) == (431, "headers_too_large")
+    long_line = call(door, "GET", "/" + "x" * 20_000)
+    assert (long_line.status, long_line.code) == (431, "headers_too_large")
+    for text in (b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"):
+        with Wire(door.port) as wire:
+            wire.send(text)
+            answer = wire.answer()
+            assert (answer.status, answer.code) == (400, "malformed")
+    trace = call(door, "TRACE", "/buy/ticket")
+    assert (trace.status, trace.code) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("sent", [b"GET /buy/ticket HT", request("POST", RESERVE, headers={"Content-Length": "9"})])
+def test_a_client_that_is_too_slow_is_cut(door: Door, sent: bytes) -> None:
+    with Wire(door.port, timeout_s=5.0) as wire:
+        began_s = time.monotonic()
+        wire.send(sent)
+        with pytest.raises(ConnectionEnded):
+            wire.answer()
+        assert 0.9 < time.monotonic() - began_s < 3.0
+
+
+def test_nobody_says_for_whom_he_asks(door: Door) -> None:
+    """Open nodes answer this machine only, which is why this can be seen."""
+    assert call(door, "GET", "/v1/sales/demo", X_Forwarded_For="203.0.113.9").status == 200
+    assert call(door, "GET", "/v1/sales/demo", Forwarded="for=203.0.113.9").status == 200
+
+
+def test_the_log_is_json_and_has_no_secrets(door: Door) -> None:
+    secret = "s3cr3t-token"
+    call(door, "GET", f"/v1/sales/logged?token={secret}", Authorization=f"Bearer {secret}", User_Agent=secret)
+    (line,) = door.lines("/v1/sales/logged", 1)
+    assert line.keys() == {
+        *("time", "msec", "client", "method", "path", "status", "bytes", "request_s"),
+        *("node", "node_status", "node_s", "retries"),
+    }
+    assert (line["status"], line["method"], line["retries"]) == (404, "GET", 0)
+    assert line["node"] in set(map(address_of, door.nodes))
+    assert secret not in door.nginx.access_log.read_text() + door.complaints()
+
+
+def test_a_trusted_proxy_says_for_whom_it_asks_and_cannot_be_led_around(tmp_path: Path) -> None:
+    with front_door(tmp_path, keep_host=False, trusted_proxies=("127.0.0.0/8",)) as door:
+        assert call(door, "GET", "/v1/sales/demo").status == 200
+        for forwarded in ("203.0.113.9", "127.0.0.1, 203.0.113.9", "203.0.113.9, 127.0.0.2"):
+            answer = call(door, "GET", "/v1/sales/demo", X_Forwarded_For=forwarded)
+            assert (answer.status, answer.code) == (403, "not_local")
+        assert {line["client"] for line in door.lines("/v1/sales/demo", 4)} == {"127.0.0.1", "203.0.113.9"}
+
+
+def test_one_address_may_not_ask_for_more_than_its_rate(tmp_path: Path) -> None:
+    with front_door(tmp_path, keep_host=False, rate={"per_second": 1, "burst": 4}) as door:
+        answers = [call(door, "GET", "/buy/ticket") for _ in range(12)]
+        refused = [answer for answer in answers if answer.status != 200]
+        assert 5 <= len(answers) - len(refused) <= 7, "one, the burst, and what time has brought"
+        assert {(answer.status, answer.code, answer.header("retry-after")) for answer in refused} == {
+            (429, "overloaded", "1")
+        }
+        assert [call(door, "GET", "/healthz").status for _ in range(10)] == [200] * 10
+
+
+# --- what is asked again -------------------------------------------------------------------------
+
+
+def test_what_was_not_sent_did_not_happen_and_what_was_is_unknown(tmp_path: Path) -> None:
+    with front_door(tmp_path, (1,), answer_timeout_s=1) as door:
+        (node,) = door.nodes
+        node.pause()
+        late = call(door, "POST", RESERVE, TICKET, X_Buyer="ada")
+        late_read = call(door, "GET", "/v1/sales/demo", X_Buyer="ada")
+        late_ticket = call(door, "GET", "/buy/ticket")
+        node.kill()
+        gone = call(door, "POST", RESERVE, TICKET, X_Buyer="ada")
+    assert [(answer.status, answer.code) for answer in (late, late_read, late_ticket, gone)] == [
+        (503, "unknown"),
+        (503, "unavailable"),
+        (503, "unknown"),
+        (503, "unavailable"),
+    ]
+    assert all(answer.header("retry-after") == "1" for answer in (late, late_read, late_ticket, gone))
+
+
+def test_with_a_key_another_node_is_asked_and_without_one_nobody_is(tmp_path: Path) -> None:
+    """A node hangs; each request goes to it first, because the other one is a reserve."""
+    with front_door(tmp_path, sites="ab", answer_timeout_s=1, fail_timeout_s=1, max_fails=100) as door:
+        hangs, reserve = map(address_of, door.nodes)
+        door.nodes[0].pause()
+        without = call(door, "POST", RESERVE, TICKET, X_Buyer="ada")
+        keyed = call(door, "POST", RESERVE, TICKET, X_Buyer="ada", Idempotency_Key="k1")
+        door.nodes[0].resume()
+        again = call(door, "POST", RESERVE, TICKET, X_Buyer="ada", Idempotency_Key="k1")
+        lines = door.lines(RESERVE, 3)
+    assert (without.status, without.code) == (503, "unknown")
+    assert (keyed.status, again.status) == (201, 200)
+    assert keyed.json()["id"] == again.json()["id"], "asked twice, it happened once"
+    assert [(line["node"], line["retries"]) for line in sorted(lines, key=lambda line: line["msec"])[:2]] == [
+        (hangs, 0),
+        (f"{hangs}, {reserve}", 1),
+    ]
+
+
+def test_a_post_that_was_never_sent_goes_to_another_node_without_a_key_too(tmp_path: Path) -> None:
+    with front_door(tmp_path) as door:
+        door.nodes[0].kill()
+        answers = [call(door, "POST", RESERVE, TICKET, X_Buyer=f"buyer-{number}") for number in range(20)]
+        assert [answer.status for answer in answers] == [201] * 20
+        assert sum(line["retries"] for line in door.lines(RESERVE, 20)) >= 1
+
+
+def test_nodes_that_are_back_are_asked_although_all_were_shut_out(tmp_path: Path) -> None:
+    with front_door(tmp_path, keep_host=False, fail_timeout_s=60) as door:
+        for node in door.nodes:
+            node.kill()
+        assert call(door, "GET", "/buy/ticket").code == "unavailable"
+        assert call(door, "GET", "/buy/ticket").code == "unavailable"
+        for node in door.nodes:
+            node.restart()
+        assert [call(door, "GET", "/buy/ticket").status for _ in range(10)] == [200] * 10
+
+
+@pytest.mark.parametrize("policy", ["weighted", "round-robin", "ip-hash", "buyer-hash"])
+def test_another_site_helps_when_no_node_of_the_own_answers(tmp_path: Path, policy: str) -> None:
+    with front_door(tmp_path, (1, 1, 1), sites="aab", policy=policy) as door:
+        own = {address_of(node) for node in door.nodes[:2]}
+        for _ in range(20):
+            call(door, "GET", "/v1/sales/before")
+        assert {line["node"] for line in door.lines("/v1/sales/before", 20)} <= own
+        for node in door.nodes[:2]:
+            node.kill()
+        answers = [call(door, "GET", "/v1/sales/after") for _ in range(20)]
+        assert [answer.status for answer in answers] == [404] * 20, "the node in the other site does not know it either"
+
+
+def test_it_is_ready_while_some_node_is(tmp_path: Path) -> None:
+    with front_door(tmp_path) as door:
+        door.nodes[0].kill()
+        assert [call(door, "GET", "/readyz").status for _ in range(4)] == [200] * 4
+        door.nodes[1].kill()
+        answer = call(door, "GET", "/readyz")
+        assert (answer.status, answer.code) == (503, "unavailable")
+        assert call(door, "GET", "/healthz").status == 200
+
+
+# --- TLS -----------------------------------------------------------------------------------------
+
+
+def curl(*arguments: str) -> list[str]:
+    """What curl says: HTTP version and status of the last answer, and its body."""
+    command = ["curl", "--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_version} %{http_code}"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    body, _, said = done.stdout.rpartition("\n")
+    return [*said.split(), body]
+
+
+def test_tls_speaks_http_2_and_a_post_to_the_plain_port_loses_nothing_on_the_way(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-subj", "/CN=tickets.example", "-addext", "subjectAltName=DNS:tickets.example", "-days", "1"]
+    subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True, timeout=30)
+    tls = Tls(certificate=str(certificate), key=str(key), port=free_port())
+    with front_door(tmp_path, names=("tickets.example",), keep_host=False, tls=tls) as door:
+        here = ["--cacert", str(certificate)]
+        for port in (door.port, tls.port):
+            here += ["--resolve", f"tickets.example:{port}:127.0.0.1"]
+        secure, plain = f"https://tickets.example:{tls.port}", f"http://tickets.example:{door.port}"
+        buyer = ["--header", "X-Buyer: ada", "--header", "Content-Type: application/json"]
+
+        assert curl(*here, "--http2", f"{secure}/buy/ticket")[:2] == ["2", "200"]
+        assert curl(*here, "--http1.1", f"{secure}/buy/ticket")[:2] == ["1.1", "200"]
+        posted = curl(*here, "--location", *buyer, "--data", TICKET.decode(), f"{plain}{RESERVE}")
+        assert posted[:2] == ["2", "201"]
+        assert json.loads(posted[2])["quantity"] == 1
+        assert call(door, "POST", RESERVE, TICKET, Host="tickets.example").status == 308
+        assert call(door, "GET", "/readyz", Host="10.0.0.9").status == 200, "for health checks, which ask by address"
+        assert call(door, "GET", "/readyz", Host="tickets.example").status == 200
+
+        other = f"other.example:{tls.port}"
+        refused = subprocess.run(
+            ["curl", "--silent", "--insecure", "--resolve", f"{other}:127.0.0.1", f"https://{other}/buy/ticket"],
+            timeout=20,
+            check=False,
+        )
+        assert refused.returncode == 35, "there is no certificate for another name"

@@ -62,13 +62,18 @@ def connect_s(cluster: ClusterFile) -> str:
 
 def _health(cluster: ClusterFile, balancer: BalancerEntry) -> str:
     """The script that puts the virtual address on lo, and takes it away."""
-    own = own_proxies(cluster, balancer)
+    own, sorry = own_proxies(cluster, balancer), cluster.lvs.sorry_server
+    if sorry is not None:
+        asked, why = cluster.targets, "one that it hands connections on to, or the sorry server,"
+    else:
+        asked, why = own or cluster.targets, "its own proxy" if own else "one that it hands connections on to"
     return render(
         "health.sh.j2",
         name=balancer.name,
         virtual_address=cluster.front.virtual_address,
-        own=own,
-        urls=[f"http://{target.address}:{target.port}/readyz" for target in own or cluster.targets],
+        urls=[f"http://{target.address}:{target.port}/readyz" for target in asked],
+        sorry=f"http://{sorry}:{cluster.front.port}/" if sorry else "",
+        why=why,
         lvs=cluster.lvs,
         connect_s=connect_s(cluster),
     )

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.contract.conftest import NewSale
-from tests.contract.shop import BODY, COLD, HOT, Shop, done, is_ended
+from tests.contract.shop import BODY, COLD, HOT, Shop, done, good_body, is_ended
 from tests.servers import OURS
 from tests.wire import request
 
@@ -208,6 +208,24 @@ def test_an_offer_to_speak_another_protocol_is_declined_and_the_request_answered
         wire.send(shop.of_kind(kind, Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="AAMAAABk"))
 
         assert done(wire.answer())
+
+
+@both
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_what_follows_an_offer_to_speak_another_protocol_is_no_part_of_its_body(
+    shop: Shop, kind: str, framing: str
+) -> None:
+    headers = {"Connection": "Upgrade", "Upgrade": "h2c"}
+    body = good_body(kind)
+    if framing == "chunks":
+        body, headers["Transfer_Encoding"] = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "chunked"
+    for after in (shop.hot(), shop.cold(), b"0\r\n\r\n", b"BUY ME\r\n\r\n", b"{}"):
+        with shop.server.connect() as wire:
+            wire.send(shop.of_kind(kind, body, **headers) + after)
+            wire.end_of_sending()
+
+            assert done(wire.answer())
+            assert is_ended(wire)
 
 
 def test_a_websocket_is_not_opened(shop: Shop) -> None:

@@ -20,6 +20,7 @@ from ticketrush.errors import InvalidRequest, JournalError, TicketrushError
 from ticketrush.http import buyers, openapi, operations, operators, orders, problems, webhooks
 from ticketrush.http.answers import Header
 from ticketrush.http.docs import add_docs
+from ticketrush.http.framing import coding_fault
 from ticketrush.http.lane import Lane, is_local
 from ticketrush.http.requests import respond
 from ticketrush.http.services import Services
@@ -37,7 +38,10 @@ class LifespanState(TypedDict):
 
 
 class AnyServer:
-    """What our protocol class does, for servers without it: bounds headers, and takes a lost client calmly."""
+    """What our protocol class does, for servers without it.
+
+    It bounds headers, ends a connection on which it is doubtful where a request ends, and takes a lost client calmly.
+    """
 
     def __init__(self, app: ASGIApp, most_bytes: int, is_open: bool) -> None:
         self.app = app
@@ -47,6 +51,11 @@ class AnyServer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             size = len(scope["path"]) + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+            fault = coding_fault(scope["http_version"], scope["headers"])
+            if fault:
+                refused = problems.problem("malformed", fault, (b"connection", b"close"))
+                await respond(refused)(scope, receive, send)
+                return
             if size > self.most_bytes:
                 await respond(problems.problem("headers_too_large"))(scope, receive, send)
                 return

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ticketrush import logs
 from ticketrush import model as m
+from ticketrush.http.framing import host_fault
 from ticketrush.http.lane import DEMO, Lane, closing, is_local
 from ticketrush.http.plain import read
 from ticketrush.http.problems import problem
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 log = logs.get("ticketrush.http")
+
+_MEANS_MORE: Final = frozenset((b"connection", b"expect", b"transfer-encoding"))
+"""What HTTP/1.0 does not know, or not as HTTP/1.1 does."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -204,12 +208,16 @@ class FastLane(SteadyProtocol):
             return False
         if len(head) != len(self.headers) or b"host" not in head or b"upgrade" in head:
             return False
+        if host_fault("1.1", ((b"host", head[b"host"]),)):
+            return False
         if self.lane.is_open and sale is not None and not is_local(head[b"host"], head.get(b"origin")):
             return False
         if b"transfer-encoding" in head and head[b"transfer-encoding"] != b"chunked":
             return False
-        means_more = b"connection" in head or b"expect" in head  # than in HTTP/1.0
-        return not means_more or self.parser.get_http_version() == "1.1"
+        version = self.parser.get_http_version()
+        if version == "1.1":
+            return True
+        return version == "1.0" and head.keys().isdisjoint(_MEANS_MORE)
 
     def hand_over(self) -> None:
         """Let the application have this request, as if the fast lane had not looked at it."""

@@ -19,6 +19,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ticketrush.http.framing import HOST
+
 _FRAMING: Final = b"|".join(
     (
         b"content-length",
@@ -42,7 +44,7 @@ def _once(group: int, name: bytes, value: bytes) -> bytes:
 # Possessive throughout ("++"): the expression never goes back, so its time is linear in the request's length.
 _HEADERS: Final = b"|".join(
     (
-        _once(2, b"host", b"[!-~]++"),
+        _once(2, b"host", HOST + b"++"),
         _once(3, b"authorization", b"[!-~][ -~]*+"),
         _once(4, b"idempotency-key", b"[!-~]++"),
         _once(5, b"content-length", b"[0-9]{1,9}+"),

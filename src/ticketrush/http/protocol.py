@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from ticketrush.http.answers import Answer
+from ticketrush.http.framing import coding_fault, host_fault
 from ticketrush.http.lane import Lane, closing
 from ticketrush.http.problems import problem
 
@@ -32,7 +33,9 @@ LINGER_TICKS: Final = 3
 FORGOTTEN_BYTES_MAX: Final = 64 << 20
 """What a client may go on sending after its connection is as good as closed."""
 
-_MALFORMED: Final = problem("malformed", "The request is not valid HTTP/1.1.")
+_NOT_HTTP: Final = "The request is not valid HTTP/1.1."
+_MALFORMED: Final = problem("malformed", _NOT_HTTP)
+_VERSIONS: Final = frozenset(("1.1", "1.0"))
 
 
 class Stop(Exception):
@@ -52,11 +55,19 @@ class Flow(FlowControl):
 
 
 class _Body:
-    """Hands the body of a request on to its connection, and nothing else."""
+    """Hands the body of a connection's last request on, and nothing that comes after it."""
 
     def __init__(self, protocol: SteadyProtocol) -> None:
-        self.on_body = protocol.on_body
-        self.on_message_complete = protocol.on_message_complete
+        self._protocol = protocol
+
+    def on_body(self, body: bytes) -> None:
+        if not self._protocol.doomed:
+            self._protocol.on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._protocol.doomed:
+            self._protocol.on_message_complete()
+            self._protocol.doomed = True
 
 
 class SteadyProtocol(HttpToolsProtocol):
@@ -72,6 +83,7 @@ class SteadyProtocol(HttpToolsProtocol):
         "fed",
         "fresh",
         "header_bytes",
+        "heard_all",
         "in_head",
         "lane",
         "last",
@@ -113,7 +125,7 @@ class SteadyProtocol(HttpToolsProtocol):
         """Bytes of the request that is arriving: in all but its first piece, of its body, of its trailers."""
         self.fresh = False
         self.upgrading = False
-        self.check_head = self.advancing = self.doomed = False
+        self.check_head = self.advancing = self.doomed = self.heard_all = False
         self.linger_until_tick = 0
         self.verdict: Answer | None = None
         self.running: RequestResponseCycle | None = None
@@ -140,7 +152,10 @@ class SteadyProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all still gets the answers it waits for."""
-        if self.doomed or (is_done(self.cycle) and not self.reading):
+        self.heard_all = True
+        if self.doomed:
+            return not (self.linger_until_tick or is_done(self.cycle))  # an answer is due
+        if is_done(self.cycle) and not self.reading:
             return False
         if self.reading:
             self.refuse(problem("malformed", "The connection was closed before the request was complete."))
@@ -200,7 +215,8 @@ class SteadyProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self.ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self.refuse(self.verdict or _MALFORMED)
+            if not self.doomed:
+                self.refuse(self.verdict or _MALFORMED)
 
     def ignore_upgrade(self, rest: bytes) -> None:
         """No other protocol is spoken here: the request is answered as HTTP/1.1, and is the last one.
@@ -239,14 +255,15 @@ class SteadyProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.in_head = False
+        version = self.parser.get_http_version()
         head = dict(self.headers)
-        if head.get(b"transfer-encoding", b"chunked").strip().lower() != b"chunked":
-            self.stop(problem("malformed", "The only Transfer-Encoding that is understood here is `chunked`."))
+        fault = host_fault(version, self.headers)
+        if b"transfer-encoding" in head:
+            fault = fault or coding_fault(version, self.headers)
+        if fault or version not in _VERSIONS:
+            self.stop(problem("malformed", fault or _NOT_HTTP))
         self.check_size(head.get(b"content-length"))
-        if self.parser.get_http_version() == "1.1":
-            if sum(name == b"host" for name, _ in self.headers) != 1:
-                self.stop(problem("malformed", "An HTTP/1.1 request needs one Host header."))
-        else:
+        if version == "1.0":
             self.expect_100_continue = False  # RFC 9110, 10.1.1
         super().on_headers_complete()
         self.owns_cycle = True
@@ -312,7 +329,7 @@ class SteadyProtocol(HttpToolsProtocol):
         if transport.is_closing():
             return
         transport.write(data)
-        if not transport.can_write_eof():
+        if self.heard_all or not transport.can_write_eof():
             transport.close()
             return
         transport.write_eof()

@@ -11,7 +11,9 @@ import typer
 
 from ticketrush.cli import output
 from ticketrush.cli.app import Commands
+from ticketrush.cli.edge_check import check
 from ticketrush.cli.edge_demo import demo
+from ticketrush.cli.edge_flags import CLUSTER, ClusterPath
 from ticketrush.cli.flags import flag
 from ticketrush.edge import cluster_file, lvs, nginx, ospf, render
 from ticketrush.edge.cluster_file import ClusterFile
@@ -22,21 +24,12 @@ app = typer.Typer(
     help="Render, check and try what stands in front of the nodes: OSPF, LVS and Nginx, from one cluster file.",
 )
 
-ClusterPath = Annotated[
-    Path,
-    flag(
-        "EDGE_CLUSTER",
-        "The cluster file, TOML; `ticketrush edge example` prints one.",
-        "--cluster",
-        metavar="FILE",
-    ),
-]
 Out = Annotated[Path, flag("EDGE_OUT", "The folder for what is rendered; it is made.", "--out", metavar="DIR")]
 Json = Annotated[bool, flag("EDGE_JSON", "Print the paths of the files as JSON.", "--json")]
 
-_CLUSTER = Path("cluster.toml")
 _OUT = Path("edge")
 
+app.command("check")(check)
 app.command("demo")(demo)
 
 
@@ -47,19 +40,19 @@ def example() -> None:
 
 
 @app.command("nginx")
-def render_nginx(cluster: ClusterPath = _CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
+def render_nginx(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
     """Render nginx.conf for the proxies: shares, health, retries, limits, TLS, and "sold out" at the edge."""
     _render(nginx.files, cluster, out, as_json=as_json)
 
 
 @app.command("lvs")
-def render_lvs(cluster: ClusterPath = _CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
+def render_lvs(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
     """Render keepalived.conf for each balancer: the virtual server, its weights and health checks, and VRRP."""
     _render(lvs.files, cluster, out, as_json=as_json)
 
 
 @app.command("ospf")
-def render_ospf(cluster: ClusterPath = _CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
+def render_ospf(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
     """Render FRR's configuration for balancers and routers: the virtual address over equal-cost paths."""
     _render(ospf.files, cluster, out, as_json=as_json)
 
@@ -71,4 +64,7 @@ def _render(files: Callable[[ClusterFile], dict[str, str]], cluster: Path, out: 
         return
     for path in written:
         print(path)
+    if not written:
+        output.say(f"{cluster} has no such layer, so there is nothing to render.", aside=True)
+        return
     output.say(f"`ticketrush edge check --cluster {cluster}` lets the programs themselves judge it.", aside=True)

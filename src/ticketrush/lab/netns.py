@@ -7,8 +7,8 @@ each cable are made where they belong. So a namespace that is removed takes all 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +22,7 @@ from typing import Final
 from ticketrush import processes, stop
 from ticketrush.lab.errors import LabError, NoLab
 from ticketrush.lab.owner import PREFIX, is_left_behind, new_tag
+from ticketrush.lab.tools import find
 
 RUN_S: Final = 10.0
 """How long a command in a host may take."""
@@ -31,6 +32,7 @@ GONE_S: Final = 10.0
 
 NAMES: Final = Path("/run/netns")
 _BRIDGE: Final = "br0"
+_CLONE_NEWNET: Final = 0x40000000
 
 
 def require() -> None:
@@ -43,7 +45,7 @@ def require() -> None:
         raise NoLab(f"a lab needs Linux, for its network namespaces; this is {sys.platform}")
     if os.geteuid() != 0:
         raise NoLab("a lab needs root, to make network namespaces: run it with sudo, or in a privileged container")
-    _ip()
+    find("ip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Host:
 
     def command(self, command: Sequence[str]) -> list[str]:
         """How `command` is started in the host; the process that results is the command itself."""
-        return [_ip(), "netns", "exec", self.namespace, *command]
+        return [find("ip"), "netns", "exec", self.namespace, *command]
 
     def run(self, command: Sequence[str], *, within_s: float = RUN_S) -> subprocess.CompletedProcess[str]:
         """Run `command` in the host to its end, whatever its exit code.
@@ -227,6 +229,27 @@ def network(folder: Path) -> Iterator[Network]:
         made.close()
 
 
+@contextlib.contextmanager
+def inside(host: Host) -> Iterator[None]:
+    """Within, what this thread connects to, it connects to from `host`; a connection stays there afterwards."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(NAMES / host.namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(there)
+            yield
+        finally:
+            _enter(own)
+            os.close(there)
+    finally:
+        os.close(own)
+
+
+def _enter(namespace: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET):
+        raise LabError(f"cannot enter a network namespace: {os.strerror(ctypes.get_errno())}")
+
+
 def remove_left_behind() -> list[str]:
     """Remove the namespaces of labs whose process is gone, with all that runs in them; their names."""
     found = [name for name in _namespaces() if is_left_behind(name)]
@@ -235,17 +258,9 @@ def remove_left_behind() -> list[str]:
     return found
 
 
-def _ip() -> str:
-    """The path of ip, which may be where only root looks."""
-    found = shutil.which("ip", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    if found is None:
-        raise NoLab("a lab needs the program ip: install the package iproute2")
-    return found
-
-
 def _do(*commands: str) -> None:
     for command in commands:
-        done = processes.run([_ip(), *command.split()], Path("/"), within_s=RUN_S)
+        done = processes.run([find("ip"), *command.split()], Path("/"), within_s=RUN_S)
         if done.returncode:
             raise LabError(f"`ip {command}` failed: {done.stderr.strip()}")
 

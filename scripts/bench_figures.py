@@ -18,6 +18,7 @@ END: Final = "<!-- end of figures -->"
 CASES: Final = (
     ("limit_sold_out", "nginx `return 409`"),
     ("sold_out", "**sold out**"),
+    ("sold_out_edge", "sold out, answered by Nginx at the edge"),
     ("limit_reserve", "nginx `return 201`"),
     ("reserve_durable", "**durable reservation**"),
     ("reserve_durable_with_worker", "the same, orders written beside it"),
@@ -33,6 +34,7 @@ REDIS: Final = (
 )
 TARGETS: Final = {
     "sold_out": "sold out, ratio to nginx",
+    "sold_out_edge": "sold out at the edge, ratio to nginx",
     "reserve_durable": "durable reservations, ratio to nginx",
     "reserve_durable_p99": "p99 of a durable reservation under load",
     "lone_request_p50": "p50 of a lone request: 1 ms and one fdatasync",
@@ -62,7 +64,10 @@ def figures(result: BenchResult) -> str:
         "| | requests/s | ratio | p50 ms | p99 ms | server CPU µs/request | cores: server / wrk / else |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    lines += [_row(title, getattr(results, name), getattr(result.ratios, name, None)) for name, title in CASES]
+    measured = [(title, name, getattr(results, name)) for name, title in CASES]
+    lines += [
+        _row(title, case, getattr(result.ratios, name, None)) for title, name, case in measured if case is not None
+    ]
     lines += _redis(result) if results.reserve_redis else []
     lone, replay = results.lone_request, results.replay
     lines += [

@@ -116,6 +116,7 @@ def test_every_case_comes_after_its_limit(run: rounds._Run) -> None:
     assert list(run._cases(rounds.Samples(REFUSAL, REFUSAL))) == [
         "limit_sold_out",
         "sold_out",
+        "sold_out_edge",
         "limit_reserve",
         "reserve_durable",
         "reserve_durable_with_worker",
@@ -130,6 +131,7 @@ def test_the_ledger_in_redis_is_measured_in_the_same_round(tmp_path: Path) -> No
     assert names == [
         "limit_sold_out",
         "sold_out",
+        "sold_out_edge",
         "sold_out_redis",
         "limit_reserve",
         "reserve_durable",

@@ -1,4 +1,4 @@
--- Load for wrk: every request is another purchase. A buyer's token in turn, a fresh Idempotency-Key.
+-- Load for wrk: every request is another purchase. A buyer's token in turn, a fresh Idempotency-Key, which says so.
 -- Arguments: file of tokens (a line each), path, item, prefix of the keys (fresh for every run), and the
 -- milliseconds that each connection waits before a request, 0 for none.
 -- Prints one line "figures {...}" at the end; counts and times are wrk's own.
@@ -8,7 +8,8 @@ local heads, tail, count, sent = {}, "", 0, 0
 function init(args)
   local body = '{"item":"' .. args[3] .. '","quantity":1}'
   local start = "POST " .. args[2] .. " HTTP/1.1\r\nHost: " .. wrk.headers["Host"] .. "\r\nAuthorization: Bearer "
-  local rest = "\r\nContent-Type: application/json\r\nContent-Length: " .. #body .. "\r\nIdempotency-Key: " .. args[4]
+  local rest = "\r\nContent-Type: application/json\r\nContent-Length: " .. #body
+    .. "\r\nIdempotency-Attempt: 1\r\nIdempotency-Key: " .. args[4]
   for token in io.lines(args[1]) do
     heads[#heads + 1] = start .. token .. rest
   end

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import msgspec
 from rich.console import Console
 
-from ticketrush.bench import tools, valkey
+from ticketrush.bench import edge, tools, valkey
 from ticketrush.bench.back_office import back_office, with_orders
 from ticketrush.bench.buyers import Issuer
 from ticketrush.bench.client import Answer, Connection
@@ -88,6 +88,7 @@ class _Run:
         return {
             "limit_sold_out": lambda: self._limit(samples.sold_out),
             "sold_out": lambda: self._sold_out(samples.sold_out),
+            **self._edge_cases(),
             **refusing,
             "limit_reserve": lambda: self._limit(samples.reserved),
             "reserve_durable": lambda: self._durable(fast_lane=True),
@@ -95,6 +96,9 @@ class _Run:
             **{name: measure for name, measure in many.items() if name not in refusing},
             "reserve_durable_plain_asgi": lambda: self._durable(fast_lane=False),
         }
+
+    def _edge_cases(self) -> dict[str, Callable[[], Round]]:
+        return {} if edge.missing() else {"sold_out_edge": self._sold_out_at_the_edge}
 
     def _redis_cases(self, refusal: Answer) -> dict[str, Callable[[], Round]]:
         cases: dict[str, Callable[[], Round]] = {
@@ -136,6 +140,19 @@ class _Run:
         if not 0 <= surplus <= self._load.connections * answer.size:
             raise BenchError(f"answers of a sold out sale are not all of {answer.size} bytes: not all say sold_out")
         return measured
+
+    def _sold_out_at_the_edge(self) -> Round:
+        """Nginx answers; its own headers are not those of the node, so only refusals are counted, not bytes."""
+        with self._scratch() as folder, edge.serve_behind_nginx(folder, self._issuer, sold_out=True) as server:
+            self._warm_up(server.target)
+            before = server.turned_away()
+            counts, measured = self._load.run(server.target, self._options.seconds)
+            reached = server.turned_away() - before
+        _expect_refusals(counts, "a sold out sale at the edge", all_of_them=True)
+        looks = self._options.seconds + 2
+        if not 1 <= reached <= looks * self._load.connections:
+            raise BenchError(f"{reached} of {counts.requests} requests reached the node, in {looks} looks at most")
+        return msgspec.structs.replace(measured, ledger_calls_per_request=reached / counts.requests)
 
     def _durable(self, *, fast_lane: bool) -> Round:
         with self._scratch() as folder, serve(folder, self._issuer, fast_lane=fast_lane) as server:
@@ -200,7 +217,7 @@ class _Run:
 def run(options: BenchOptions, console: Console) -> BenchResult:
     """Measure everything, in about ``rounds * cases * (seconds + warm_up_s + 2)`` seconds and a minute.
 
-    Cases are 6, 9 with a Valkey, and 12 with `redis_details`. Where no Valkey can be started, a warning says so.
+    Cases are 7, 10 with a Valkey, and 13 with `redis_details`. Where no Valkey can be started, a warning says so.
 
     `console` gets the progress, if it is a terminal; give it one on standard error. Whatever happens,
     Ctrl-C and SIGTERM included, no process and no file is left behind.
@@ -226,6 +243,7 @@ def run(options: BenchOptions, console: Console) -> BenchResult:
         targets=targets(results, against),
         warnings=(
             *warnings(facts, results),
+            *([f"sold out at the edge was not measured: {edge.missing()}"] if edge.missing() else []),
             *([f"the ledger in Redis was not measured: {lacking}"] if lacking else []),
         ),
     )

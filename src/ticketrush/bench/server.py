@@ -34,6 +34,8 @@ PURCHASE_LIMIT: Final = 100_000_000
 
 _CALLS: Final = re.compile(r'^ticketrush_ledger_calls_total\{call="([^"]+)"\} (\S+)$', re.MULTILINE)
 
+_TURNED_AWAY: Final = re.compile(r"^ticketrush_gate_refusals_total (\S+)$", re.MULTILINE)
+
 
 class _Serving(msgspec.Struct):
     url: str
@@ -55,6 +57,8 @@ class Server:
 
     target: Target
     issuer: Issuer
+    node_url: str = ""
+    """Where the node itself listens if something stands before it; "" if the target is the node."""
 
     def reserve(self, connection: Connection) -> Answer:
         """One reservation by a buyer of its own, with a fresh key."""
@@ -64,7 +68,10 @@ class Server:
         """The request of one reservation, as load.lua sends it but by a buyer of its own."""
         token, key = self.issuer.buyer(LONE_BUYER), f"{secrets.token_hex(8)}-1"
         return connection.request_bytes(
-            "POST", PATH, BODY, {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+            "POST",
+            PATH,
+            BODY,
+            {"Authorization": f"Bearer {token}", "Idempotency-Attempt": "1", "Idempotency-Key": key},
         )
 
     def held_and_sold(self) -> tuple[int, int]:
@@ -80,9 +87,15 @@ class Server:
 
     def ledger_calls(self) -> Counter[str]:
         """Calls that the node has made to the server of its ledger since its start, by script or command."""
-        with Connection(self.target.url) as connection:
-            text = _expect(connection.ask("GET", "/metrics"), 200, "read the metrics").body.decode()
-        return Counter({name: int(float(count)) for name, count in _CALLS.findall(text)})
+        return Counter({name: int(float(count)) for name, count in _CALLS.findall(self._metrics())})
+
+    def turned_away(self) -> int:
+        """Requests that the closed gate of the node has answered."""
+        return sum(int(float(count)) for count in _TURNED_AWAY.findall(self._metrics()))
+
+    def _metrics(self) -> str:
+        with Connection(self.node_url or self.target.url) as connection:
+            return _expect(connection.ask("GET", "/metrics"), 200, "read the metrics").body.decode()
 
     def _held_and_sold(self) -> tuple[int, int]:
         with Connection(self.target.url) as connection:

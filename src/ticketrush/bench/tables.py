@@ -14,6 +14,7 @@ from ticketrush.bench.result import BenchResult, Measured
 _CASES: Final = (
     ("limit_sold_out", "nginx return 409"),
     ("sold_out", "sold out"),
+    ("sold_out_edge", "at the edge"),
     ("limit_reserve", "nginx return 201"),
     ("reserve_durable", "durable"),
     ("reserve_durable_with_worker", "and orders"),
@@ -54,7 +55,9 @@ def _figures(result: BenchResult) -> Table:
     for name in ("requests/s", "ratio", "p50 ms", "p99 ms", "CPU µs", "cores"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, title in _CASES:
-        table.add_row(title, *_row(getattr(result.results, name), getattr(result.ratios, name, None)))
+        case: Measured | None = getattr(result.results, name)
+        if case is not None:
+            table.add_row(title, *_row(case, getattr(result.ratios, name, None)))
     return table
 
 

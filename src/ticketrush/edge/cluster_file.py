@@ -102,6 +102,8 @@ class Front(_Table):
     """Where proxies listen; None for all their addresses. Open nodes want a loopback address before them too."""
     port: Port = 80
     policy: Policy = "weighted"
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes of Nginx on a proxy; 0 for one a processor."""
     sold_out_at_edge: bool = True
     """Whether Nginx may answer "sold out" for the nodes, for the second that they name."""
     log_sold_out: bool = False

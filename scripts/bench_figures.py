@@ -64,9 +64,9 @@ def figures(result: BenchResult) -> str:
         "| | requests/s | ratio | p50 ms | p99 ms | server CPU µs/request | cores: server / wrk / else |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    measured = [(title, name, getattr(results, name)) for name, title in CASES]
+    cases = [(title, name, getattr(results, name)) for name, title in CASES]
     lines += [
-        _row(title, case, getattr(result.ratios, name, None)) for title, name, case in measured if case is not None
+        _row(title, case, getattr(result.ratios, name, None)) for title, name, case in cases if case is not None
     ]
     lines += _redis(result) if results.reserve_redis else []
     lone, replay = results.lone_request, results.replay

@@ -9,7 +9,7 @@ from typing import Final
 HOST: Final = rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]"
 """A byte of a host with its port (RFC 3986, 3.2.2)."""
 
-_is_host: Final = re.compile(rb"%b*" % HOST).fullmatch
+_is_host: Final = re.compile(rb"%b+" % HOST).fullmatch
 
 Headers = Iterable[tuple[bytes, bytes]]
 """Names in lower case, and values."""

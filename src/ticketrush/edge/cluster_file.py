@@ -132,7 +132,7 @@ class Lvs(_Table):
     scheduler: Literal["wrr", "rr", "wlc", "sh", "mh"] = "wrr"
     forwarding: Literal["DR", "NAT", "TUN"] = "DR"
     health_s: Annotated[int, Field(ge=1, le=60)] = 1
-    """How often `/readyz` is asked, and how long its answer is waited for."""
+    """How often `/readyz` is asked; its answer must come before the next question."""
     fall: Annotated[int, Field(ge=1, le=10)] = 2
     """Checks that fail in a row before somebody counts as ill."""
     rise: Annotated[int, Field(ge=1, le=10)] = 2

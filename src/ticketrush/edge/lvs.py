@@ -12,7 +12,7 @@ from typing import Final
 
 from ticketrush.edge.cluster_file import BalancerEntry, ClusterFile, NodeEntry
 from ticketrush.edge.errors import ClusterFileError
-from ticketrush.edge.ospf import connect_s, own_proxies, sysctl
+from ticketrush.edge.ospf import answer_s, connect_s, own_proxies, sysctl
 from ticketrush.edge.render import render
 
 FIRST_PRIORITY: Final = 200
@@ -134,7 +134,7 @@ def _question(cluster: ClusterFile) -> str:
 
     It goes between quotes of keepalived's file, so it has no quotes and no $.
     """
-    curl = f"http_proxy= curl -s --connect-timeout {connect_s(cluster)} --max-time {cluster.lvs.health_s}"
+    curl = f"http_proxy= curl -s --connect-timeout {connect_s(cluster)} --max-time {answer_s(cluster)}"
     step = math.ceil(len(cluster.targets) / ASKED_MAX)
     urls = " ".join(f"http://{target.address}:{target.port}/readyz" for target in cluster.targets[::step])
     line = f"{curl} -Z -w _%{{http_code}}_ {urls} | grep -q _200_"
@@ -153,6 +153,7 @@ def _nftables(template: str, cluster: ClusterFile, balancer: BalancerEntry) -> s
         own=own_proxies(cluster, balancer),
         lvs=cluster.lvs,
         connect_s=connect_s(cluster),
+        answer_s=answer_s(cluster),
         targets=shared[0].targets,
         services=shared,
         shares=shares,

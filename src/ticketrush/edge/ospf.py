@@ -16,7 +16,10 @@ BALANCER_PRIORITY: Final = 0
 """A balancer never speaks for its network (designated router): losing one changes nothing but its own route."""
 
 CONNECT_SHARE: Final = 0.5
-"""Of the time that an answer is waited for, the part for the connection: a host that is gone is known sooner."""
+"""Of the time between two questions, what a connection may take: a host that is gone is known sooner."""
+
+ANSWER_SHARE: Final = 0.75
+"""Of the same time, what the answer may take with its connection: questions keep their rhythm, whoever is silent."""
 
 
 def files(cluster: ClusterFile) -> dict[str, str]:
@@ -60,6 +63,11 @@ def connect_s(cluster: ClusterFile) -> str:
     return f"{cluster.lvs.health_s * CONNECT_SHARE:g}"
 
 
+def answer_s(cluster: ClusterFile) -> str:
+    """How long a health check takes at most, in seconds."""
+    return f"{cluster.lvs.health_s * ANSWER_SHARE:g}"
+
+
 def _health(cluster: ClusterFile, balancer: BalancerEntry) -> str:
     """The script that puts the virtual address on lo, and takes it away."""
     own, sorry = own_proxies(cluster, balancer), cluster.lvs.sorry_server
@@ -76,6 +84,7 @@ def _health(cluster: ClusterFile, balancer: BalancerEntry) -> str:
         why=why,
         lvs=cluster.lvs,
         connect_s=connect_s(cluster),
+        answer_s=answer_s(cluster),
     )
 
 

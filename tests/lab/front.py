@@ -1,0 +1,76 @@
+"""What tests of balancers share: hosts that answer with their name, and a client that asks over and over."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from ticketrush import processes
+from ticketrush.lab.netns import Host
+
+WEB: Final = str(Path(__file__).with_name("web.py"))
+
+ASK: Final = """
+import http.client, json, sys, time
+address, port, count, until_s, pause_s = sys.argv[1], int(sys.argv[2]), *map(float, sys.argv[3:])
+found, end = [], time.monotonic() + until_s
+while len(found) < count and time.monotonic() < end:
+    began = time.monotonic()
+    try:
+        connection = http.client.HTTPConnection(address, port, timeout=0.4)
+        connection.request("GET", "/")
+        name = connection.getresponse().read().decode()
+    except OSError as error:
+        name = "!" + type(error).__name__
+    finally:
+        connection.close()
+    found.append((began, name))
+    time.sleep(pause_s)
+print(json.dumps(found))
+"""
+"""Ask with a new connection each time; when each began (monotonic clock), and who answered, or with a ! why nobody did."""
+
+
+def eventually(is_so: Callable[[], bool], within_s: float = 10.0) -> float:
+    """Wait until it is so; the seconds that took. Fails after `within_s`."""
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began < within_s, f"not so within {within_s:g} s"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def serve(host: Host, name: str, *, address: str = "", port: int = 80) -> processes.Child:
+    """A web server in `host` that answers with `name`."""
+    child = host.start("web", [sys.executable, "-S", WEB, address, str(port), name])
+    assert child.first_line(20) == b"ready", child.words()
+    return child
+
+
+def _command(address: str, port: int, count: float, within_s: float, pause_s: float) -> list[str]:
+    return [sys.executable, "-S", "-c", ASK, address, str(port), str(count), str(within_s), str(pause_s)]
+
+
+def ask(host: Host, address: str, count: int, *, port: int = 80) -> Counter[str]:
+    """Who answers `count` connections from `host`."""
+    said = host.check(_command(address, port, count, 30, 0), within_s=40)
+    return Counter(name for _, name in json.loads(said))
+
+
+class Asking:
+    """A client in `host` that asks every 20 ms for `for_s` seconds."""
+
+    def __init__(self, host: Host, address: str, for_s: float, *, port: int = 80) -> None:
+        self._for_s = for_s
+        self._child = host.start("ask", _command(address, port, 1e9, for_s, 0.02))
+
+    def answers(self) -> Sequence[tuple[float, str]]:
+        """When each connection began, and who answered; waits until the time is over."""
+        line = self._child.first_line(self._for_s + 20)
+        assert line is not None, self._child.words()
+        return [(began, name) for began, name in json.loads(line)]

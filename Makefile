@@ -43,16 +43,17 @@ up: $(READY)  ## Run a cluster with the demo sale: a Valkey and nodes from http:
 	$(BIN)/ticketrush up --demo $(TICKETS) --port $(PORT) $(MANY)
 
 test: $(READY)  ## Pass every test but the slow ones: unit, contract, property, faults, e2e.
-	@scripts/need ab wrk nginx chromium
+	@scripts/need ab wrk nginx openssl curl chromium
 	@$(KAFKA)
 	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
 
 test-all: $(READY)  ## Pass every test, the slow ones too.
-	@scripts/need ab wrk nginx chromium
+	@scripts/need ab wrk nginx openssl curl chromium
 	@$(KAFKA)
 	$(BIN)/python -m pytest $(TESTS)
 
 faults: $(READY)  ## Kill, stop, cut and fill the disk, at full length: 100 × kill -9 under load.
+	@scripts/need nginx
 	@$(KAFKA)
 	TICKETRUSH_FAULT_ROUNDS=100 $(BIN)/python -m pytest tests/faults
 

@@ -16,11 +16,14 @@ from typing import Final
 
 import pytest
 
+from tests.e2e.clusters import status_of
 from tests.e2e.test_rush import eventually, is_alive
 from tests.front_doors import Door, address_of, entry_of, front_door
 from tests.wire import Answer, ConnectionEnded, Wire, request
 from ticketrush import processes
+from ticketrush.cluster.plan import ClusterPlan
 from ticketrush.cluster.ports import free_port
+from ticketrush.cluster.up import cluster
 from ticketrush.edge.cluster_file import Tls
 from ticketrush.edge.demo import DemoPlan
 from ticketrush.edge.demo import front_door as demonstration
@@ -372,6 +375,22 @@ def test_it_is_ready_while_some_node_is(tmp_path: Path) -> None:
         answer = call(door, "GET", "/readyz")
         assert (answer.status, answer.code) == (503, "unavailable")
         assert call(door, "GET", "/healthz").status == 200
+
+
+def test_a_node_that_is_there_and_not_ready_does_not_make_it_unready(tmp_path: Path) -> None:
+    """Its ledger is another one, which dies."""
+    (tmp_path / "other").mkdir()
+    plan = ClusterPlan(nodes=1, folder=tmp_path / "other", durability="memory", flags=("--demo", "10"))
+    with front_door(tmp_path, (1,)) as door, cluster(plan) as other:
+        (unready,) = other.nodes
+        nodes = (*door.nginx.cluster.nodes, entry_of(unready).model_copy(update={"name": "unready"}))
+        door.nginx.reload(door.nginx.cluster.model_copy(update={"nodes": nodes}))
+        other.valkeys[0].kill()
+        eventually(lambda: status_of(f"{unready.url}/readyz") == 503)
+        assert [call(door, "GET", "/readyz").status for _ in range(8)] == [200] * 8
+        door.nodes[0].kill()
+        answer = call(door, "GET", "/readyz")
+        assert (answer.status, answer.code) == (503, "unavailable")
 
 
 # --- TLS -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import configparser
 import re
 import shutil
 import subprocess
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import yaml
 
 from ticketrush.addresses import REDIS_SCHEMES
 from ticketrush.cluster.program import STOP_S
+from ticketrush.edge import cluster_file, nginx, nginx_server
+from ticketrush.edge.render import write
 from ticketrush.settings import Settings, variable_of
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -46,7 +49,7 @@ def test_a_misspelt_setting_would_be_found() -> None:
     assert not words_like_settings("TICKETRUSH_DURABILTY=fsync") <= SETTINGS
 
 
-def test_the_nodes_of_compose_differ_in_name_and_port_alone() -> None:
+def test_the_nodes_of_compose_differ_in_name_port_and_address_alone() -> None:
     services = compose()["services"]
     nodes = {name: service for name, service in services.items() if name.startswith("node-")}
     assert len(nodes) == 4
@@ -54,10 +57,27 @@ def test_the_nodes_of_compose_differ_in_name_and_port_alone() -> None:
         assert service["environment"]["TICKETRUSH_NODE"] == name
     assert len({service["ports"][0] for service in nodes.values()}) == 4
     shared = [
-        {key: value for key, value in service.items() if key not in {"environment", "ports"}}
+        {key: value for key, value in service.items() if key not in {"environment", "ports", "networks"}}
         for service in nodes.values()
     ]
     assert all(each == shared[0] for each in shared)
+
+
+def test_nginx_is_rendered_from_the_cluster_file_which_has_the_addresses_of_compose(tmp_path: Path) -> None:
+    described = cluster_file.read(DEPLOY / "cluster.toml")
+    assert nginx.files(described) == {"nginx.conf": (DEPLOY / "nginx.conf").read_text("utf-8")}, "render it again"
+    services = compose()["services"]
+    addresses = {
+        name: service["networks"]["default"]["ipv4_address"]
+        for name, service in services.items()
+        if name.startswith("node-")
+    }
+    assert {node.name: str(node.address) for node in described.nodes} == addresses
+    assert {node.port for node in described.nodes} == {int(services["node-1"]["environment"]["TICKETRUSH_PORT"])}
+    (subnet,) = compose()["networks"]["default"]["ipam"]["config"]
+    assert all(ip_address(address) in ip_network(subnet["subnet"]) for address in addresses.values())
+    write(tmp_path, nginx.files(described))
+    assert nginx_server.judge(tmp_path) == ""
 
 
 def test_what_compose_mounts_and_builds_from_is_there() -> None:

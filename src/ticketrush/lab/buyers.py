@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +23,10 @@ from ticketrush.lab.visit import Fate, Progress, Seen, Try, Visit, name_of
 
 PROGRESS_S: Final = 0.1
 AGAIN_S: Final = 0.1
-"""How long a buyer waits before it asks again."""
+"""How long a buyer waits before it asks again, if the answer does not say."""
+
+AGAIN_S_MAX: Final = 1.0
+"""The longest: until a hold ends nobody waits here, since it may be paid or given back before."""
 
 ODD_MAX: Final = 10
 _NOT_NOW: Final = frozenset({429, 503})
@@ -34,6 +38,7 @@ class Reply(NamedTuple):
 
     status: int
     body: bytes
+    retry_after_s: float = AGAIN_S
 
     def word(self, name: str) -> str:
         """A text of the JSON object that it has; "" if it has none."""
@@ -141,7 +146,7 @@ class Buyers:
             self.tries.append(Try(at_s, time.monotonic() - at_s, pays, fate))
             if fate in {Fate.DONE, Fate.REFUSED}:
                 return reply
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(reply.retry_after_s * random.uniform(0.8, 1.2))  # not all at once
         return None
 
     async def _ask(self, form: bytes) -> Reply:
@@ -162,10 +167,11 @@ def _parse(answer: bytes) -> Reply:
     """An answer that went until the end of its connection; status 0 if it is not whole."""
     head, found, body = answer.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
-    length = next((int(line[15:]) for line in lines if line.lower().startswith(b"content-length:")), 0)
-    if not found or len(body) < length:
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
+    if not found or len(body) < int(headers.get(b"content-length", b"0")):
         return Reply(0, b"")
-    return Reply(int(lines[0].split(b" ")[1]), body)
+    again = headers.get(b"retry-after", b"")
+    return Reply(int(lines[0].split(b" ")[1]), body, min(float(again), AGAIN_S_MAX) if again.isdigit() else AGAIN_S)
 
 
 def _fate_of(reply: Reply) -> Fate:

@@ -23,6 +23,7 @@ from ticketrush.edge import cluster_file, lvs, nginx, ospf, render
 from ticketrush.lab import programs
 from ticketrush.lab.ledgers import HostValkey, start_sentinels, until
 from ticketrush.lab.netns import Host, Network, inside, network, require
+from ticketrush.lab.outcome import Line, lines_of
 from ticketrush.lab.owner import PREFIX, is_left_behind, new_tag
 from ticketrush.lab.plan import CLIENTS, FRONT, OUTSIDE, PORT, ROUTER, VIRTUAL, WITNESS, LabPlan
 from ticketrush.lab.tools import check_all, find
@@ -70,8 +71,7 @@ class Lab:
         self._start_nodes()
         for place in self.plan.balancers:
             host = self.host(place.name)
-            name = nginx.name_of(self.cluster, place.site)
-            self.proxies[place.name] = programs.start_nginx(host, self.folder / name)
+            self.start_nginx(place.name, place.site)
             programs.start_router(host)
             programs.start_balancer(host)
         programs.start_router(self.router)
@@ -150,6 +150,24 @@ class Lab:
             return connection.getresponse().status == 200
         return False
 
+    def led_to(self) -> dict[str, int]:
+        """How many connections came to each balancer, as it counts those that it hands on."""
+        counted = {}
+        for place in self.plan.balancers:
+            text = self.host(place.name).check([find("nft"), "list", "table", "ip", "ticketrush"])
+            counted[place.name] = sum(int(packets) for packets in re.findall(r"counter packets (\d+)", text))
+        return counted
+
+    def log_of(self, name: str) -> list[Line]:
+        """What the Nginx of that balancer wrote down; it is ended for that, if it has not ended."""
+        self.proxies[name].stop()
+        return lines_of(self.folder / name / "access.log")
+
+    @property
+    def handed_on_by(self) -> str:
+        """What stands in the place of LVS."""
+        return "nftables"
+
     # --- faults -------------------------------------------------------------------------------
 
     def kill(self, names: Sequence[str]) -> float:
@@ -165,6 +183,17 @@ class Lab:
     def living(self) -> list[programs.HostNode]:
         """The nodes that run."""
         return [node for node in self.nodes if node.is_running]
+
+    def kill_nginx(self, name: str) -> float:
+        """SIGKILL for the Nginx of that balancer; when it was (monotonic seconds)."""
+        at_s = time.monotonic()
+        self.proxies[name].kill()
+        return at_s
+
+    def start_nginx(self, name: str, site: str) -> None:
+        """Start the Nginx of that balancer, for the first time or again."""
+        file = nginx.name_of(self.cluster, site)
+        self.proxies[name] = programs.start_nginx(self.host(name), self.folder / file)
 
     def stop(self) -> None:
         """Let nodes and ledgers end as they should; the network's end takes the rest."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from ticketrush import processes
-from ticketrush.cluster.errors import NotInstalled
 from ticketrush.cluster.nodes import COMMAND, Node
 from ticketrush.lab.errors import LabError, NoLab
 from ticketrush.lab.ledgers import until
@@ -71,12 +70,9 @@ def start_balancer(host: Host) -> None:
 def start_nginx(host: Host, configuration: Path) -> processes.Child:
     """Nginx with the rendered `configuration`; its log is in the host's folder."""
     folder = own_folder(host)
-    try:
-        program = find("nginx")
-    except NoLab as error:
-        raise NotInstalled(str(error)) from error
+    (folder / "nginx.pid").unlink(missing_ok=True)
     more = ["-e", "stderr", "-g", "user root; daemon off;"]
-    child = host.start("nginx", [program, "-p", f"{folder}/", "-c", str(configuration), *more])
+    child = host.start("nginx", [find("nginx"), "-p", f"{folder}/", "-c", str(configuration), *more])
     until(lambda: child.ended or (folder / "nginx.pid").exists(), START_S, f"nginx on {host.name}")
     if child.ended:
         raise LabError(f"nginx does not start on {host.name}: {child.words()}")

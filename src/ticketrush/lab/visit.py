@@ -29,7 +29,8 @@ class Visit(msgspec.Struct, frozen=True):
     """The buyers of one sale: `buyers` of one ticket each, `per_second` of them whatever happens (open loop).
 
     Each request has a connection of its own, so that each is led its own way. Who is not answered within
-    `patience_s` repeats it under the same key, until `give_up_s` after the last buyer came.
+    `patience_s` (longer than the front door waits for a node) repeats it under the same key, until `give_up_s`
+    after the last buyer came.
     """
 
     host: str
@@ -42,7 +43,7 @@ class Visit(msgspec.Struct, frozen=True):
     audience: str
     expires_at_s: int
     prefix: str = "lab"
-    patience_s: float = 1.0
+    patience_s: float = 6.5
     give_up_s: float = 60.0
 
 

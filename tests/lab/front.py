@@ -33,7 +33,7 @@ while len(found) < count and time.monotonic() < end:
     time.sleep(pause_s)
 print(json.dumps(found))
 """
-"""Ask with a new connection each time; when each began (monotonic clock), and who answered, or with a ! why nobody did."""
+"""Ask with a new connection each time; when each began (monotonic clock), and who answered, or after a ! why not."""
 
 
 def eventually(is_so: Callable[[], bool], within_s: float = 10.0) -> float:

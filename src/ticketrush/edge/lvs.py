@@ -21,6 +21,9 @@ FIRST_PRIORITY: Final = 200
 ASKED_MAX: Final = 8
 """How many targets VRRP's check asks, spread over all of them: keepalived reads no line of more than 1,023 bytes."""
 
+ALIKE: Final = {"sh", "mh"}
+"""Schedulers that choose by the buyer's address, so all balancers choose alike."""
+
 DEVICES: Final = {"DR": "lo", "TUN": "tunl0"}
 """Where a real server has the virtual address, by the way of forwarding."""
 
@@ -64,7 +67,7 @@ def files(cluster: ClusterFile) -> dict[str, str]:
     made = {}
     for balancer in cluster.balancers:
         made[f"{balancer.name}/keepalived.conf"] = _keepalived(cluster, balancer)
-        made[f"{balancer.name}/sysctl.conf"] = sysctl(cluster, balancer)
+        made[f"{balancer.name}/sysctl.conf"] = sysctl(balancer)
         made[f"{balancer.name}/nftables.conf"] = _nftables("nftables.conf.j2", cluster, balancer)
         made[f"{balancer.name}/nftables-health.sh"] = _nftables("nftables-health.sh.j2", cluster, balancer)
     if cluster.lvs.forwarding in DEVICES:
@@ -102,6 +105,12 @@ def _must_work(cluster: ClusterFile) -> None:
             f"lvs.forwarding {forwarding} leaves ports as they are, but {moved[0].name} listens at {moved[0].port} and "
             f"buyers come to {port}: give it port {port}, set lvs.forwarding to NAT, or put proxies before the nodes"
         )
+    for target in cluster.targets:
+        if target.address == cluster.lvs.sorry_server:
+            raise ClusterFileError(
+                f"lvs.sorry_server is {target.address}, as {target.name} is, who gets connections anyway: name another "
+                "host, or leave it out"
+            )
     places = sorted({balancer.site for balancer in cluster.balancers})
     if len(places) > 1 and not cluster.speaks_ospf:
         raise ClusterFileError(
@@ -111,13 +120,14 @@ def _must_work(cluster: ClusterFile) -> None:
 
 
 def _keepalived(cluster: ClusterFile, balancer: BalancerEntry) -> str:
+    forwarding = cluster.lvs.forwarding
     return render(
         "keepalived.conf.j2",
         name=balancer.name,
         address=balancer.address,
         interface=balancer.interface,
         virtual_address=cluster.front.virtual_address,
-        forwarding=cluster.lvs.forwarding,
+        forwarding=forwarding,
         lvs=cluster.lvs,
         vrrp=not cluster.speaks_ospf,
         priority=FIRST_PRIORITY - cluster.balancers.index(balancer),
@@ -126,6 +136,7 @@ def _keepalived(cluster: ClusterFile, balancer: BalancerEntry) -> str:
         some=len(cluster.targets) > ASKED_MAX,
         services=services(cluster),
         also_balancers=_also_balancers(cluster),
+        alike=cluster.lvs.scheduler in ALIKE and forwarding in DEVICES,
     )
 
 

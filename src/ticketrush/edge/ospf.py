@@ -33,23 +33,17 @@ def files(cluster: ClusterFile) -> dict[str, str]:
     for router in cluster.routers:
         interfaces = (router.interface, *router.more_interfaces)
         made[f"{router.name}/frr.conf"] = _frr(cluster, router, interfaces)
-        made[f"{router.name}/sysctl.conf"] = sysctl(cluster, router)
+        made[f"{router.name}/sysctl.conf"] = sysctl(router)
     for balancer in cluster.balancers:
         made[f"{balancer.name}/frr.conf"] = _frr(cluster, balancer, (balancer.interface,))
-        made[f"{balancer.name}/sysctl.conf"] = sysctl(cluster, balancer)
+        made[f"{balancer.name}/sysctl.conf"] = sysctl(balancer)
         made[f"{balancer.name}/health.sh"] = _health(cluster, balancer)
     return made
 
 
-def sysctl(cluster: ClusterFile, host: BalancerEntry | RouterEntry) -> str:
+def sysctl(host: BalancerEntry | RouterEntry) -> str:
     """What the kernel of a balancer or router is told."""
-    return render(
-        "sysctl.conf.j2",
-        name=host.name,
-        role=_role(host),
-        scheduler=cluster.lvs.scheduler,
-        consistent=cluster.lvs.scheduler in {"sh", "mh"},
-    )
+    return render("sysctl.conf.j2", name=host.name, role=_role(host))
 
 
 def own_proxies(cluster: ClusterFile, balancer: BalancerEntry) -> tuple[NodeEntry, ...]:

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
+from tests.wire import Answer, Wire, request
 from ticketrush.cluster.nodes import Node
 from ticketrush.cluster.plan import ClusterPlan
 from ticketrush.cluster.ports import LOCALHOST
@@ -87,3 +88,11 @@ def front_door(
         )
         with running(NginxServer(place, ClusterFile(front=Front(**values), nodes=entries))) as nginx:
             yield Door(started, nginx)
+
+
+def call(door: Door, method: str, path: str, body: bytes = b"", timeout_s: float = 10.0, **headers: str) -> Answer:
+    """One request through Nginx, on a connection of its own."""
+    with Wire(door.port, timeout_s=timeout_s) as wire:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        wire.send(request(method, path, body, {"Connection": "close"} | named))
+        return wire.answer(has_body=method != "HEAD")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import TypedDict
@@ -116,7 +117,8 @@ def create_app(services: Services, *, running: bool = False) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_defect)
-    app.openapi = lambda: openapi.schema(app)  # type: ignore[method-assign]
+    described = functools.cache(lambda: openapi.schema(app))  # made once: it takes long, and anybody may ask for it
+    app.openapi = described  # type: ignore[method-assign]
     return app
 
 

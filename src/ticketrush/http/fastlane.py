@@ -130,7 +130,7 @@ class FastLane(SteadyProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A plain request is understood at once, if nothing is under way; the parser gets all else."""
-        is_idle = is_done(self.cycle) and not (self.reading or self.doomed)
+        is_idle = is_done(self.cycle) and not (self.reading or self.doomed or self.held)
         if not (is_idle and len(data) <= self.lane.plain_bytes and self.take(data)):
             super().data_received(data)
 

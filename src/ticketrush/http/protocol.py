@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from ticketrush.http.answers import Answer
+from ticketrush.http.flow import Body, Flow
 from ticketrush.http.framing import coding_fault, host_fault
 from ticketrush.http.lane import Lane, closing
 from ticketrush.http.problems import problem
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 LINGER_TICKS: Final = 3
+
+PIECE_BYTES: Final = 8_192
+"""What is parsed at once: requests that come after it wait as bytes until those before them are answered."""
 
 FORGOTTEN_BYTES_MAX: Final = 64 << 20
 """What a client may go on sending after its connection is as good as closed."""
@@ -42,34 +45,6 @@ class Stop(Exception):
     """Raised in a parser callback to stop parsing; the connection's `verdict` says why."""
 
 
-class Flow(FlowControl):
-    """Reads on only when nothing waits on the connection: neither requests nor answers."""
-
-    def __init__(self, transport: asyncio.Transport, protocol: SteadyProtocol) -> None:
-        super().__init__(transport)
-        self._protocol = protocol
-
-    def resume_reading(self) -> None:
-        if not (self.write_paused or self._protocol.pipeline):
-            super().resume_reading()
-
-
-class _Body:
-    """Hands the body of a connection's last request on, and nothing that comes after it."""
-
-    def __init__(self, protocol: SteadyProtocol) -> None:
-        self._protocol = protocol
-
-    def on_body(self, body: bytes) -> None:
-        if not self._protocol.doomed:
-            self._protocol.on_body(body)
-
-    def on_message_complete(self) -> None:
-        if not self._protocol.doomed:
-            self._protocol.on_message_complete()
-            self._protocol.doomed = True
-
-
 class SteadyProtocol(HttpToolsProtocol):
     """One connection. The application must have a `Lane` in its lifespan state under "lane"."""
 
@@ -81,9 +56,11 @@ class SteadyProtocol(HttpToolsProtocol):
         "check_head",
         "doomed",
         "fed",
+        "feeding",
         "fresh",
         "header_bytes",
         "heard_all",
+        "held",
         "in_head",
         "lane",
         "last",
@@ -123,7 +100,9 @@ class SteadyProtocol(HttpToolsProtocol):
         self.began_tick = self.seen_tick = self.paused_tick = self.watch.tick
         self.fed = self.body_fed = self.trailed = 0
         """Bytes of the request that is arriving: in all but its first piece, of its body, of its trailers."""
-        self.fresh = False
+        self.held = b""
+        """What has arrived and has not been parsed."""
+        self.fresh = self.feeding = False
         self.upgrading = False
         self.check_head = self.advancing = self.doomed = self.heard_all = False
         self.linger_until_tick = 0
@@ -143,6 +122,7 @@ class SteadyProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.watch.connections.discard(self)
         self.doomed = True
+        self.held = b""
         self.pipeline.clear()
         running = self.running
         if running is not None and not running.response_complete:
@@ -175,7 +155,7 @@ class SteadyProtocol(HttpToolsProtocol):
         elif self.flow.write_paused:
             if tick - self.paused_tick > lane.request_ticks:
                 self.transport.abort()
-        elif self.reading:
+        elif self.reading and not self.held:
             if tick - self.began_tick > lane.request_ticks:
                 self.refuse(problem("timeout"))
         elif is_done(self.cycle) and tick - self.seen_tick > lane.idle_ticks:
@@ -199,6 +179,34 @@ class SteadyProtocol(HttpToolsProtocol):
                 self.transport.abort()
             return
         self.seen_tick = self.watch.tick
+        if self.held or self.pipeline or len(data) > PIECE_BYTES:
+            self.held += data
+            self.feed()
+        else:
+            self.parse(data)
+
+    def feed(self) -> None:
+        """Parse what has arrived, until requests have to wait for answers to others, or answers for who reads them."""
+        while self.held and not (self.pipeline or self.flow.write_paused or self.doomed):
+            piece, self.held = self.held[:PIECE_BYTES], self.held[PIECE_BYTES:]
+            self.parse(piece)
+
+    def feed_soon(self) -> None:
+        """Go on with it, after other connections had their turn."""
+        if not self.feeding:
+            self.feeding = True
+            self.loop.call_soon(self._feed_on)
+
+    def _feed_on(self) -> None:
+        self.feeding = False
+        self.feed()
+        if self.doomed:
+            self.held = b""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def parse(self, data: bytes) -> None:
+        """Let the parser have the next piece; what is in it, it calls back."""
         size = len(data)
         self.check_head = self.in_head or size > self.header_bytes
         try:
@@ -225,10 +233,11 @@ class SteadyProtocol(HttpToolsProtocol):
         """
         self.cycle.keep_alive = False
         self.upgrading = False
-        self.parser = httptools.HttpRequestParser(_Body(self))
+        self.parser = httptools.HttpRequestParser(Body(self))
         framing = [(n, v) for n, v in self.headers if n in {b"content-length", b"transfer-encoding"}]
         head = b"".join(b"%b: %b\r\n" % header for header in framing)
-        self.data_received(b"POST / HTTP/1.1\r\n" + head + b"\r\n" + rest)
+        self.held = b"POST / HTTP/1.1\r\n" + head + b"\r\n" + rest + self.held
+        self.feed()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

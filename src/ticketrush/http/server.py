@@ -31,6 +31,9 @@ from ticketrush.wiring import ledger_of, store_of
 BACKLOG: Final = 4_096
 """Connections the system may hold for us while we are busy."""
 
+SEND_BUFFER_BYTES: Final = 64 << 10
+"""What the system holds of answers that a client does not read (Linux: twice as much), instead of some 4 MB."""
+
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """What lives long here is not garbage: look for garbage rarely, and for old garbage hardly ever."""
 
@@ -135,6 +138,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit it
         listener.bind(address)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import pytest
 
+from ticketrush.cluster.errors import PlanError
 from ticketrush.edge import nginx
 from ticketrush.edge.cluster_file import ClusterFile, parse
+from ticketrush.edge.demo import DemoPlan
 from ticketrush.edge.errors import ClusterFileError
 from ticketrush.edge.nginx_server import judge
 from ticketrush.edge.render import write
@@ -242,3 +244,20 @@ def test_round_robin_heeds_no_weights() -> None:
 def test_one_port_for_two_things_is_refused() -> None:
     with pytest.raises(ClusterFileError, match="give TLS its own"):
         parse(f'[front]\nport = 443\ntls = {{ certificate = "/c", key = "/k" }}\n{NODES}')
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"weights": (0, 1)}, "weights is 0,1; give each node 1 at least"),
+        ({"weights": ()}, "give each node 1 at least"),
+        ({"requests": 0}, "requests is 0; it must be between 1 and 1000000"),
+        ({"concurrency": 1_001}, "concurrency is 1001; it must be between 1 and 1000"),
+        ({"port": 65_536}, "port is 65536; it must be between 0 and 65535"),
+    ],
+)
+def test_a_demonstration_that_makes_no_sense_is_refused_before_anything_starts(
+    values: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PlanError, match=said):
+        DemoPlan(folder=tmp_path, front=tmp_path, **values)

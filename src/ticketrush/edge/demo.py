@@ -15,12 +15,12 @@ from typing import Final
 
 from ticketrush.cluster.errors import ClusterError, PlanError
 from ticketrush.cluster.nodes import Node
-from ticketrush.cluster.plan import ClusterPlan, check_weights
+from ticketrush.cluster.plan import PORT_MAX, ClusterPlan, check_weights
 from ticketrush.cluster.ports import LOCALHOST
 from ticketrush.cluster.server import running
 from ticketrush.cluster.up import cluster
 from ticketrush.edge.cluster_file import ClusterFile, Front, NodeEntry, Policy
-from ticketrush.edge.nginx_server import NginxServer
+from ticketrush.edge.nginx_server import NginxServer, find_program
 
 NAMES: Final = ("load_balance.com", "www.load_balance.com", "localhost", LOCALHOST)
 """Host names that are answered: those of the articles, and this machine."""
@@ -62,13 +62,14 @@ class DemoPlan:
     def __post_init__(self) -> None:
         check_weights(self.weights, len(self.weights))
         if not self.weights or min(self.weights) < 1:
-            raise PlanError(f"weights is {self.weights}; give each node 1 at least, like 1,2,3,4")
-        for name, value, most in (
-            ("requests", self.requests, REQUESTS_MAX),
-            ("concurrency", self.concurrency, CONCURRENCY_MAX),
+            raise PlanError(f"weights is {','.join(map(str, self.weights))}; give each node 1 at least, like 1,2,3,4")
+        for name, value, least, most in (
+            ("requests", self.requests, 1, REQUESTS_MAX),
+            ("concurrency", self.concurrency, 1, CONCURRENCY_MAX),
+            ("port", self.port, 0, PORT_MAX),
         ):
-            if not 1 <= value <= most:
-                raise PlanError(f"{name} is {value}; it must be between 1 and {most}")
+            if not least <= value <= most:
+                raise PlanError(f"{name} is {value}; it must be between {least} and {most}")
 
 
 class FrontDoor:
@@ -94,6 +95,7 @@ def front_door(plan: DemoPlan) -> Iterator[FrontDoor]:
         NotInstalled: there is no nginx, or no Valkey.
         ClusterError: something does not start; has its last words.
     """
+    find_program()  # before all else: it is what is missing most often
     stock = str(max(STOCK, plan.requests))
     nodes = ClusterPlan(
         nodes=len(plan.weights),

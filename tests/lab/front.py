@@ -18,8 +18,8 @@ WEB: Final = str(Path(__file__).with_name("web.py"))
 ASK: Final = """
 import http.client, json, sys, time
 address, port, count, until_s, pause_s = sys.argv[1], int(sys.argv[2]), *map(float, sys.argv[3:])
-found, end = [], time.monotonic() + until_s
-while len(found) < count and time.monotonic() < end:
+asked, end = 0, time.monotonic() + until_s
+while asked < count and time.monotonic() < end:
     began = time.monotonic()
     try:
         connection = http.client.HTTPConnection(address, port, timeout=0.4)
@@ -29,9 +29,9 @@ while len(found) < count and time.monotonic() < end:
         name = "!" + type(error).__name__
     finally:
         connection.close()
-    found.append((began, name))
+    print(json.dumps([began, name]), flush=True)
+    asked += 1
     time.sleep(pause_s)
-print(json.dumps(found))
 """
 """Ask with a new connection each time; when each began (monotonic clock), and who answered, or after a ! why not."""
 
@@ -59,18 +59,27 @@ def _command(address: str, port: int, count: float, within_s: float, pause_s: fl
 def ask(host: Host, address: str, count: int, *, port: int = 80) -> Counter[str]:
     """Who answers `count` connections from `host`."""
     said = host.check(_command(address, port, count, 30, 0), within_s=40)
-    return Counter(name for _, name in json.loads(said))
+    return Counter(name for _, name in _read(said))
+
+
+def _read(said: str) -> list[tuple[float, str]]:
+    """The lines that are whole."""
+    whole, end, _ = said.rpartition("\n")
+    return [(began, name) for began, name in map(json.loads, whole.splitlines())] if end else []
 
 
 class Asking:
-    """A client in `host` that asks every 20 ms for `for_s` seconds."""
+    """A client in `host` that asks for `for_s` seconds, one connection after the other, every 20 ms or so."""
 
-    def __init__(self, host: Host, address: str, for_s: float, *, port: int = 80) -> None:
+    def __init__(self, host: Host, address: str, for_s: float, *, port: int = 80, pause_s: float = 0.02) -> None:
         self._for_s = for_s
-        self._child = host.start("ask", _command(address, port, 1e9, for_s, 0.02))
+        self._child = host.start("ask", _command(address, port, 1e9, for_s, pause_s))
+
+    def was_answered_by(self, name: str) -> bool:
+        """Whether `name` has answered by now."""
+        return any(who == name for _, who in _read(self._child.stdout.read_text()))
 
     def answers(self) -> Sequence[tuple[float, str]]:
         """When each connection began, and who answered; waits until the time is over."""
-        line = self._child.first_line(self._for_s + 20)
-        assert line is not None, self._child.words()
-        return [(began, name) for began, name in json.loads(line)]
+        assert self._child.process.wait(self._for_s + 20) == 0, self._child.words()
+        return _read(self._child.stdout.read_text())

@@ -112,7 +112,7 @@ def test_the_backup_has_the_address_within_5_s_and_keeps_it_when_the_master_retu
 ) -> None:
     pair = build(net, tmp_path)
     asking = Asking(pair.client, VIRTUAL, 8.0)
-    eventually(lambda: pair.client.pids() != [])
+    eventually(lambda: asking.was_answered_by("lvs-1"))
     killed_at = time.monotonic()
     pair.first.host.kill()
     moved_s = eventually(pair.second.has_it, MOVED_S)

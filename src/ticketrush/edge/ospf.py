@@ -15,6 +15,9 @@ ROUTER_PRIORITY: Final = 100
 BALANCER_PRIORITY: Final = 0
 """A balancer never speaks for its network (designated router): losing one changes nothing but its own route."""
 
+DRAIN_S: Final = 2
+"""For how long a balancer that is stopped answers what routers still send it; they leave it within a second."""
+
 CONNECT_SHARE: Final = 0.5
 """Of the time between two questions, what a connection may take: a host that is gone is known sooner."""
 
@@ -77,6 +80,7 @@ def _health(cluster: ClusterFile, balancer: BalancerEntry) -> str:
         sorry=f"http://{sorry}:{cluster.front.port}/" if sorry else "",
         why=why,
         lvs=cluster.lvs,
+        drain_s=DRAIN_S,
         connect_s=connect_s(cluster),
         answer_s=answer_s(cluster),
     )

@@ -228,6 +228,33 @@ def test_with_a_key_another_node_is_asked_and_without_one_nobody_is(tmp_path: Pa
     assert (asked[503], asked[201]) == ((hangs, 0), (f"{hangs}, {reserve}", 1))
 
 
+@pytest.mark.parametrize(("key", "status"), [("", 503), ("k1", 201)])
+def test_what_a_node_took_with_it_is_asked_again_only_with_a_key(tmp_path: Path, key: str, status: int) -> None:
+    """The request is in the node, which dies of something else before it reads it; the other node is a reserve."""
+    with front_door(tmp_path, sites="ab", max_fails=100) as door:
+        dies = door.nodes[0]
+        dies.pause()
+        headers = {"X-Buyer": "ada", "Connection": "close"} | ({"Idempotency-Key": key} if key else {})
+        with Wire(door.port) as wire:
+            wire.send(request("POST", RESERVE, TICKET, headers))
+            eventually(lambda: has_unread(int(dies.url.rpartition(":")[2])))
+            dies.kill()
+            answer = wire.answer()
+        (line,) = door.lines(RESERVE, 1)
+    assert answer.status == status
+    assert key or answer.code == "unknown"
+    assert line["node"].startswith(address_of(dies))
+    assert (address_of(door.nodes[1]) in line["node"]) is bool(key)
+
+
+def has_unread(port: int) -> bool:
+    """Whether a connection to `port` of this machine has bytes that its server has not read (Linux)."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
+    return any(
+        row[1].endswith(f":{port:04X}") and row[3] == "01" and int(row[4].partition(":")[2], 16) > 0 for row in rows
+    )
+
+
 def test_a_post_that_was_never_sent_goes_to_another_node_without_a_key_too(tmp_path: Path) -> None:
     with front_door(tmp_path) as door:
         door.nodes[0].kill()

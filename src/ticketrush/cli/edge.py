@@ -14,6 +14,7 @@ from ticketrush.cli.app import Commands
 from ticketrush.cli.edge_check import check
 from ticketrush.cli.edge_demo import demo
 from ticketrush.cli.edge_flags import CLUSTER, ClusterPath
+from ticketrush.cli.edge_lab import lab
 from ticketrush.cli.flags import flag
 from ticketrush.edge import cluster_file, lvs, nginx, ospf, render
 from ticketrush.edge.cluster_file import ClusterFile
@@ -31,6 +32,7 @@ _OUT = Path("edge")
 
 app.command("check")(check)
 app.command("demo")(demo)
+app.command("lab")(lab)
 
 
 @app.command("example")

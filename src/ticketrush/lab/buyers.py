@@ -22,11 +22,12 @@ from ticketrush.crowd.buyers import minter
 from ticketrush.lab.visit import Fate, Progress, Seen, Try, Visit, name_of
 
 PROGRESS_S: Final = 0.1
-AGAIN_S: Final = 0.1
-"""How long a buyer waits before it asks again, if the answer does not say."""
+AGAIN_S: Final = 0.2
+"""How long a buyer waits before it asks again, the first time; twice as long each time after that."""
 
-AGAIN_S_MAX: Final = 1.0
-"""The longest: until a hold ends nobody waits here, since it may be paid or given back before."""
+AGAIN_S_MAX: Final = 2.0
+"""The longest: a crowd that came back at once would keep a front door that begins to answer from doing so. Nobody
+waits here until a hold ends, which an answer may propose, since it may be paid before."""
 
 ODD_MAX: Final = 10
 _NOT_NOW: Final = frozenset({429, 503})
@@ -38,7 +39,7 @@ class Reply(NamedTuple):
 
     status: int
     body: bytes
-    retry_after_s: float = AGAIN_S
+    retry_after_s: float = 0.0
 
     def word(self, name: str) -> str:
         """A text of the JSON object that it has; "" if it has none."""
@@ -139,6 +140,7 @@ class Buyers:
 
     async def _until_final(self, form: bytes, *, pays: bool) -> Reply | None:
         """Send `form` until the answer is final; None if there was none when it was time to give up."""
+        again_s = AGAIN_S
         while time.monotonic() < self._give_up_s:
             at_s = time.monotonic()
             reply = await self._ask(form)
@@ -146,7 +148,8 @@ class Buyers:
             self.tries.append(Try(at_s, time.monotonic() - at_s, pays, fate))
             if fate in {Fate.DONE, Fate.REFUSED}:
                 return reply
-            await asyncio.sleep(reply.retry_after_s * random.uniform(0.8, 1.2))  # not all at once
+            await asyncio.sleep(max(again_s, min(reply.retry_after_s, AGAIN_S_MAX)) * random.uniform(0.5, 1.0))
+            again_s = min(2 * again_s, AGAIN_S_MAX)
         return None
 
     async def _ask(self, form: bytes) -> Reply:
@@ -171,7 +174,7 @@ def _parse(answer: bytes) -> Reply:
     if not found or len(body) < int(headers.get(b"content-length", b"0")):
         return Reply(0, b"")
     again = headers.get(b"retry-after", b"")
-    return Reply(int(lines[0].split(b" ")[1]), body, min(float(again), AGAIN_S_MAX) if again.isdigit() else AGAIN_S)
+    return Reply(int(lines[0].split(b" ")[1]), body, float(again) if again.isdigit() else 0.0)
 
 
 def _fate_of(reply: Reply) -> Fate:

@@ -21,7 +21,7 @@ from ticketrush import processes, stop
 from ticketrush.cluster.valkey import Persistence
 from ticketrush.edge import cluster_file, lvs, nginx, ospf, render
 from ticketrush.lab import programs
-from ticketrush.lab.ledgers import HostValkey, start_sentinels, until
+from ticketrush.lab.ledgers import HostValkey, sentinel_url, start_sentinels, until
 from ticketrush.lab.netns import Host, Network, inside, network, require
 from ticketrush.lab.outcome import Line, lines_of
 from ticketrush.lab.owner import PREFIX, is_left_behind, new_tag
@@ -47,7 +47,6 @@ class Lab:
         self.ledgers: list[HostValkey] = []
         self.proxies: dict[str, processes.Child] = {}
         """Nginx, by the name of its host."""
-        self.ledger_url = ""
         self.cluster = cluster_file.parse(plan.cluster_file())
 
     def host(self, name: str) -> Host:
@@ -115,16 +114,21 @@ class Lab:
             server.start()
         for replica in self.ledgers[1:]:
             until(replica.follows, READY_S, f"{replica.name} to follow the primary")
-        self.ledger_url = self.ledgers[0].url
         if self.plan.watchers:
-            watchers = [self.host(place.name) for place in self.plan.watchers]
-            self.ledger_url = start_sentinels(watchers, first.address, len(others))
+            start_sentinels([self.host(place.name) for place in self.plan.watchers], first.address, len(others))
+
+    def _ledger_of(self, site: str) -> str:
+        """The URL by which the nodes of `site` reach the ledger: the sentinel of their own site is asked first."""
+        near_first = sorted(self.plan.watchers, key=lambda place: (place.site != site, bool(place.site)))
+        return sentinel_url([self.host(place.name) for place in near_first]) if near_first else self.ledgers[0].url
 
     def _start_nodes(self) -> None:
         env = processes.plain_environment()
-        env |= {"TICKETRUSH_LEDGER": self.ledger_url, "TICKETRUSH_TOKEN_SECRETS": self.secret}
+        env["TICKETRUSH_TOKEN_SECRETS"] = self.secret
         flags = ["--durability", self.plan.durability]
-        self.nodes = [programs.HostNode(self.host(place.name), flags, env) for place in self.plan.nodes]
+        for place in self.plan.nodes:
+            own = env | {"TICKETRUSH_LEDGER": self._ledger_of(place.site)}
+            self.nodes.append(programs.HostNode(self.host(place.name), flags, own))
         for node in self.nodes:
             node.launch()
         for node in self.nodes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ticketrush.cluster.errors import ClusterError
@@ -52,8 +52,8 @@ class HostValkey(Valkey):
         return "master_link_status:up" in self.ask("INFO replication")
 
 
-def start_sentinels(hosts: list[Host], primary: str, replicas: int) -> str:
-    """Sentinels on `hosts` for the server at the address `primary` with its `replicas`; the ledger's URL.
+def start_sentinels(hosts: list[Host], primary: str, replicas: int) -> None:
+    """Sentinels on `hosts` for the server at the address `primary` with its `replicas`.
 
     Raises:
         LabError: they do not come to know one another.
@@ -70,6 +70,10 @@ def start_sentinels(hosts: list[Host], primary: str, replicas: int) -> str:
         host.start("sentinel", [str(find_program()), str(file), "--sentinel"])
     words = {f"sentinels={len(hosts)}", f"slaves={replicas}", "status=ok"}
     until(lambda: all(words <= _words(host) for host in hosts), TOGETHER_S, "the sentinels to meet")
+
+
+def sentinel_url(hosts: Sequence[Host]) -> str:
+    """The ledger's URL for a node that asks the sentinels on `hosts`, the first one first."""
     return f"redis+sentinel://{','.join(f'{host.address}:{SENTINEL_PORT}' for host in hosts)}/{SERVICE}"
 
 

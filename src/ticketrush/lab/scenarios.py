@@ -11,7 +11,6 @@ from typing import Final
 from ticketrush.audit import AuditReport
 from ticketrush.cluster.plan import Durability
 from ticketrush.lab import outcome as o
-from ticketrush.lab.errors import LabError
 from ticketrush.lab.lab import Lab, lab
 from ticketrush.lab.ledgers import primary_of, until
 from ticketrush.lab.outcome import Moment, Outcome, Promise
@@ -266,15 +265,3 @@ def _outcome(scenario: Scenario, run: Run, seen: Seen, found: AuditReport) -> Ou
 def _addresses(plan: LabPlan) -> dict[str, str]:
     """The names of the nodes by where they listen."""
     return {f"{place.address}:{NODE_PORT}": place.name for place in plan.nodes}
-
-
-def chosen(names: list[str]) -> list[Scenario]:
-    """The scenarios of these names, all for none.
-
-    Raises:
-        LabError: there is none of that name.
-    """
-    for name in names:
-        if name not in SCENARIOS:
-            raise LabError(f"there is no scenario {name!r}; there are {', '.join(SCENARIOS)}")
-    return [SCENARIOS[name] for name in names or SCENARIOS]

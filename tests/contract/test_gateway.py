@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -175,7 +177,8 @@ def test_a_secret_or_a_port_that_cannot_be_used_is_told_at_once(tmp_path: Path, 
     with pytest.raises(AssertionError, match="webhook secret"):
         Gateway(tmp_path, 0, [hearers().url], "--secret", "whsec_short").serving()
     with gateway(tmp_path, 0, [hearers().url]) as made, pytest.raises(AssertionError, match="cannot listen"):
-        Gateway(tmp_path, made.port, [hearers().url]).serving()
+        (tmp_path / "other").mkdir()
+        Gateway(tmp_path / "other", made.port, [hearers().url]).serving()
 
 
 # --- its client ----------------------------------------------------------------------------------
@@ -242,3 +245,13 @@ def test_without_a_gateway_the_client_gives_up_in_time() -> None:
                 await charge(client)
 
     asyncio.run(ask(f"http://127.0.0.1:{free_port()}", story, timeout_s=0.2))
+
+
+def test_two_gateways_do_not_write_one_book(tmp_path: Path) -> None:
+    with gateway(tmp_path, free_port(), ["http://127.0.0.1:1"]) as first:
+        other = tmp_path / "other"
+        other.mkdir()
+        command = [sys.executable, "-m", "ticketrush", "test-gateway", "--port", "0", "--secret", SECRET]
+        command += ["--webhook-url", "http://127.0.0.1:1/x", "--file", str(first.folder / "gateway.db")]
+        second = subprocess.run(command, cwd=other, capture_output=True, text=True, timeout=60, check=False)
+        assert (second.returncode, "database is locked" in second.stderr) == (2, True), second.stderr

@@ -74,7 +74,7 @@ class Book:
         self._habits = habits
         self._dice = random.Random(habits.seed)
         self._db = apsw.Connection(file)
-        self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
         self._db.execute(_SCHEMA.read_text(encoding="utf-8"))
         self._count = int(self._one("SELECT count(*) FROM charges")[0])
 

@@ -82,6 +82,18 @@ def test_what_is_not_installed_is_named_with_its_package(tmp_path: Path) -> None
     assert found[-1] == Finding("lvs-1/health.sh", "sh", "well")
 
 
+def test_what_would_change_this_machine_is_not_tried_without_a_network_of_its_own(tmp_path: Path) -> None:
+    few = tmp_path / "bin"
+    few.mkdir()
+    for program in ("sh", "readlink", "sysctl"):  # and no unshare
+        (few / program).symlink_to(shutil.which(program, path=f"{os.defpath}:{check.PLACES}") or "")
+    (tmp_path / "lvs").mkdir()
+    (tmp_path / "lvs" / "sysctl.conf").write_text("net.ipv4.no_such_setting = 1\n")
+    (found,) = check.judge(tmp_path, ["lvs/sysctl.conf"], path=str(few))
+    assert found.verdict == "not judged"
+    assert "use sudo" in found.said
+
+
 def test_a_certificate_that_is_elsewhere_is_stood_in_for_and_that_is_said(tmp_path: Path) -> None:
     files = check.all_files(parse(front(TLS) + NODE))
     (found,) = verdicts(tmp_path, files)

@@ -39,7 +39,13 @@ PACKAGES: Final = {
 
 Verdict = Literal["well", "wrong", "not installed", "not judged"]
 
-_ALONE: Final = 'echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind && exec "$@"'
+_OUR_NETWORK: Final = Path("/proc/self/ns/net")
+_ALONE: Final = (
+    f'there=$(readlink {_OUR_NETWORK}) && [ "$there" != "$1" ] && shift && '
+    'echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind && exec "$@"'
+)
+"""Shell that runs a command, only if it is in another network than $1; else it changes nothing and fails."""
+
 _UNTRUSTED: Final = "Disabling track script ticketrush_well due to insecure"
 
 
@@ -170,7 +176,11 @@ class _Bench:
         if unshare is None or shell is None:
             return []
         as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
-        alone = [unshare, *as_root, "--net", "--", shell, "-c", _ALONE, "sh"]
+        try:
+            ours = str(_OUR_NETWORK.readlink())
+        except OSError:  # no Linux
+            return []
+        alone = [unshare, *as_root, "--net", "--", shell, "-c", _ALONE, "sh", ours]
         return alone if self._run([*alone, shell, "-c", ":"])[0] == 0 else []
 
     def _with_certificates(self, text: str) -> tuple[str, str]:

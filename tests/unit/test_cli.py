@@ -43,7 +43,10 @@ SECRET = "s" * 32
 NO_TWIN = {"help", "version", "install_completion", "show_completion"}
 """What prints something and exits has no use for a twin."""
 
-SHARED = {"TICKETRUSH_URL", "TICKETRUSH_TOKEN", "TICKETRUSH_CONFIG"}
+SHARED = {
+    *("TICKETRUSH_URL", "TICKETRUSH_TOKEN", "TICKETRUSH_CONFIG"),
+    *("TICKETRUSH_EDGE_CLUSTER", "TICKETRUSH_EDGE_OUT", "TICKETRUSH_EDGE_JSON"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +99,7 @@ def test_all_commands_are_there() -> None:
         *("token secret", "token webhook-secret", "token mint", "token check", "test-gateway"),
         *("work", "relay", "migrate", "orders list", "orders show", "orders totals", "orders repairs"),
         *("orders dead-letters", "orders replay", "orders discard"),
+        *("edge example", "edge nginx", "edge lvs", "edge ospf", "edge check", "edge demo", "edge lab"),
         *("sale create", "sale show", "sale hash", "sale open", "sale close", "sale add-stock"),
     }
 

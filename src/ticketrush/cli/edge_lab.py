@@ -30,28 +30,28 @@ def lab(
     scenario: Annotated[
         list[str] | None,
         flag(
-            "LAB_SCENARIO",
+            "EDGE_LAB_SCENARIO",
             f"What happens in the middle of the sale: {_LIST}. Repeat it for several.",
             "--scenario",
             metavar="NAME",
             show_default="all, one after the other",
         ),
     ] = None,
-    buyers: Annotated[int, flag("LAB_BUYERS", "Who want a ticket.", "--buyers", min=2, max=100_000)] = _DEFAULT.buyers,
+    buyers: Annotated[int, flag("EDGE_LAB_BUYERS", "Who want a ticket.", "--buyers", min=2, max=100_000)] = _DEFAULT.buyers,
     tickets: Annotated[
-        int, flag("LAB_TICKETS", "What there is; fewer than buyers.", "--tickets", min=1, max=99_999)
+        int, flag("EDGE_LAB_TICKETS", "What there is; fewer than buyers.", "--tickets", min=1, max=99_999)
     ] = _DEFAULT.tickets,
     arrivals: Annotated[
         float,
-        flag("LAB_ARRIVALS", "Buyers per second.", "--arrivals", min=1.0, max=2_000.0, metavar="PER_SECOND"),
+        flag("EDGE_LAB_ARRIVALS", "Buyers per second.", "--arrivals", min=1.0, max=2_000.0, metavar="PER_SECOND"),
     ] = _DEFAULT.per_second,
     report: Annotated[
-        str | None, flag("LAB_REPORT", "Write the report as one HTML page to this file.", "--report", metavar="FILE")
+        str | None, flag("EDGE_LAB_REPORT", "Write the report as one HTML page to this file.", "--report", metavar="FILE")
     ] = None,
-    as_json: Annotated[bool, flag("LAB_JSON", "Print what came out as JSON.", "--json")] = False,
+    as_json: Annotated[bool, flag("EDGE_LAB_JSON", "Print what came out as JSON.", "--json")] = False,
     keep: Annotated[
         Path | None,
-        flag("LAB_KEEP", "Copy what was rendered, and all logs, into this folder.", "--keep", metavar="DIR"),
+        flag("EDGE_LAB_KEEP", "Copy what was rendered, and all logs, into this folder.", "--keep", metavar="DIR"),
     ] = None,
 ) -> None:
     """Run the whole front door in network namespaces, fail it in the middle of a sale, and have the sale audited.

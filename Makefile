@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-TESTS := tests/unit tests/contract tests/property tests/faults tests/e2e
+TESTS := tests/unit tests/contract tests/property tests/faults tests/e2e tests/lab
 
 BUYERS ?= 1000000
 TICKETS ?= 10000
@@ -14,11 +14,15 @@ KILL ?=
 MANY := $(if $(NODES),--nodes $(NODES)) $(if $(WEIGHTS),--weights $(WEIGHTS))
 PYTHON ?=
 
+# What runs in the lab. Who is not root has no lab, and the tests say so.
+EDGE := ip sysctl nft nginx curl keepalived zebra ospfd vtysh
+LAB := [ "$$(id -u)" -ne 0 ] || scripts/need $(EDGE)
+
 # On a person's machine the tests say at their end what they left out; CI has everything.
 KAFKA := scripts/kafka >/dev/null || [ "$$CI" != true ]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rush demo up test test-all faults check format bench docs pins clean
+.PHONY: help setup rush demo up lab test test-all faults check format bench docs pins clean
 
 help:  ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,13 +46,20 @@ demo: $(READY)  ## Serve the demo sale: 10,000 tickets at http://127.0.0.1:3005/
 up: $(READY)  ## Run a cluster with the demo sale: a Valkey and nodes from http://127.0.0.1:3005 on. NODES=4: so many.
 	$(BIN)/ticketrush up --demo $(TICKETS) --port $(PORT) $(MANY)
 
-test: $(READY)  ## Pass every test but the slow ones: unit, contract, property, faults, e2e.
+lab: $(READY)  ## Run the whole front door in network namespaces (Linux, root), fail it in mid-sale, write out/lab.html.
+	@scripts/need $(EDGE)
+	@mkdir -p out
+	$(BIN)/ticketrush edge lab --report out/lab.html
+
+test: $(READY)  ## Pass every test but the slow ones: unit, contract, property, faults, e2e, lab.
 	@scripts/need ab wrk nginx openssl curl chromium
+	@$(LAB)
 	@$(KAFKA)
 	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
 
 test-all: $(READY)  ## Pass every test, the slow ones too.
 	@scripts/need ab wrk nginx openssl curl chromium
+	@$(LAB)
 	@$(KAFKA)
 	$(BIN)/python -m pytest $(TESTS)
 

@@ -10,6 +10,7 @@ import pytest
 
 from ticketrush.lab.errors import NoLab
 from ticketrush.lab.netns import require
+from ticketrush.lab.tools import check_all
 
 _WHY: Final = pytest.StashKey[str]()
 _COUNT: Final = pytest.StashKey[int]()
@@ -21,6 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the tests in this folder if no lab can be had here; with ``CI=true`` they fail instead."""
     try:
         require()
+        check_all()
     except NoLab as error:
         ours = [item for item in items if _HERE in item.path.parents]
         if ours and os.environ.get("CI") != "true":

@@ -24,7 +24,7 @@ from ticketrush.lab import programs
 from ticketrush.lab.ledgers import HostValkey, sentinel_url, start_sentinels, until
 from ticketrush.lab.netns import Host, Network, inside, network, require
 from ticketrush.lab.outcome import Line, lines_of
-from ticketrush.lab.owner import PREFIX, is_left_behind, new_tag
+from ticketrush.lab.owner import is_left_behind, new_tag
 from ticketrush.lab.plan import CLIENTS, FRONT, OUTSIDE, PORT, ROUTER, VIRTUAL, WITNESS, LabPlan
 from ticketrush.lab.tools import check_all, find
 from ticketrush.settings import Settings
@@ -243,9 +243,9 @@ def _no_secrets(folder: str, names: list[str]) -> list[str]:
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     """A folder whose name says whose it is; those of labs that were killed are removed."""
-    home = Path(tempfile.gettempdir())
+    home = home_of_folders()
     for name in os.listdir(home):
-        if name.startswith(f"{PREFIX}-") and is_left_behind(name):
+        if is_left_behind(name):
             shutil.rmtree(home / name, ignore_errors=True)
     folder = home / f"{new_tag()}-lab"
     folder.mkdir(mode=0o711)
@@ -255,3 +255,10 @@ def _folder() -> Iterator[Path]:
     finally:
         with stop.postponed():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def home_of_folders() -> Path:
+    """Where labs have their folders: among the temporary files, if every user gets there."""
+    wanted = Path(tempfile.gettempdir()).resolve()
+    open_to_all = all(place.stat().st_mode & 0o001 for place in (wanted, *wanted.parents))
+    return wanted if open_to_all else Path("/tmp")  # noqa: S108 - the folder's name is nobody else's

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import stat
 import string
 from pathlib import Path
 
 import pytest
 
 from tests.unit.edge_files import BALANCERS, NETWORKS, NODE, PROXIES, ROUTERS, front, not_well
-from ticketrush.edge import cluster_file, ospf
+from ticketrush.edge import cluster_file, ospf, render
 from ticketrush.edge.cluster_file import PATHS_MAX, ClusterFile, parse
 from ticketrush.edge.errors import ClusterFileError
 
@@ -105,3 +106,8 @@ def test_without_networks_there_is_no_ospf() -> None:
 def test_a_router_and_a_balancer_of_one_name_would_share_a_file_and_are_refused() -> None:
     with pytest.raises(ClusterFileError, match="balancers and routers has the name 'lvs-1' twice"):
         parse(ALL.replace("router-1", "lvs-1"))
+
+
+def test_the_password_can_be_read_by_the_owner_and_the_group_alone(tmp_path: Path) -> None:
+    for path in render.write(tmp_path, rendered(ALL)):
+        assert stat.S_IMODE(path.stat().st_mode) == {"frr.conf": 0o640, "health.sh": 0o755}.get(path.name, 0o644)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ticketrush.edge.errors import EdgeError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+_MODES: Final = {".sh": 0o755, "frr.conf": 0o640}
+"""The password of OSPF is nobody else's business."""
 
 
 @functools.cache
@@ -36,7 +39,8 @@ def render(template: str, **values: object) -> str:
 def write(folder: Path, files: dict[str, str]) -> list[Path]:
     """Write rendered `files` (names, with folders, and texts) into `folder`; their paths.
 
-    A file whose name ends in .sh can be executed. Each is put in its place whole.
+    A file whose name ends in .sh can be executed, one with a password is not for
+    everybody. Each is put in its place whole.
 
     Raises:
         EdgeError: one cannot be written.
@@ -47,8 +51,9 @@ def write(folder: Path, files: dict[str, str]) -> list[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             half = path.with_name(f"{path.name}.new")
+            half.touch(mode=0o600)
             half.write_text(text)
-            half.chmod(0o755 if path.suffix == ".sh" else 0o644)
+            half.chmod(_MODES.get(path.suffix, _MODES.get(path.name, 0o644)))
             half.replace(path)
         except OSError as error:
             raise EdgeError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error

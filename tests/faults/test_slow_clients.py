@@ -23,8 +23,6 @@ from tests.front_doors import front_door
 from tests.servers import Server, running
 from tests.wire import ConnectionEnded, Wire
 from ticketrush import processes
-from ticketrush.edge import nginx
-from ticketrush.edge.cluster_file import ClusterFile
 
 CLIENTS: Final = 1_000
 CLOSED_S: Final = 15.0
@@ -168,25 +166,6 @@ def test_slow_clients_of_a_node(tmp_path: Path) -> None:
         assert "Traceback" not in server.errors()
 
 
-@pytest.fixture
-def small_send_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the system hold 128 kB of answers for each client of Nginx, if what is rendered does not say so.
-
-    Else it holds some 4 MB of what is not read: Nginx gets all of that from the node, while others wait for it.
-    """
-    rendered = nginx.files
-
-    def files(cluster: ClusterFile) -> dict[str, str]:
-        texts = rendered(cluster)
-        return {
-            name: text if "sndbuf=" in text else text.replace("backlog=4096", "backlog=4096 sndbuf=64k")
-            for name, text in texts.items()
-        }
-
-    monkeypatch.setattr(nginx, "files", files)
-
-
-@pytest.mark.usefixtures("small_send_buffer")
 def test_slow_clients_of_nginx(tmp_path: Path) -> None:
     """Nginx has no bound for a whole body, so who sends a byte of it a second may stay, and costs the node nothing."""
     kinds = ["headers", "stalled", "reads", "body"]

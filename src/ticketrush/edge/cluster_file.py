@@ -90,6 +90,8 @@ class Rate(_Table):
 
     per_second: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     burst: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    at_once: Annotated[int, Field(ge=1, le=65_535)] = 256
+    """Requests under way."""
 
 
 class Front(_Table):

@@ -107,7 +107,7 @@ class LabPlan:
                 f'virtual_address = "{VIRTUAL}"',
                 f"port = {PORT}",
                 "# All buyers come from one host, so no address may be limited.",
-                "rate = { per_second = 1000000, burst = 1000000 }",
+                "rate = { per_second = 1000000, burst = 1000000, at_once = 65535 }",
                 "",
                 *self._tables("nodes", self.nodes, f"port = {NODE_PORT}"),
                 *self._tables("proxies", self.balancers),

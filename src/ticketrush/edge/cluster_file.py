@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -171,24 +172,45 @@ class ClusterFile(_Table):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        edges = (*self.balancers, *self.routers)
-        for what, hosts in (("nodes", self.nodes), ("proxies", self.proxies), ("balancers and routers", edges)):
-            twice = [name for name, count in Counter(host.name for host in hosts).items() if count > 1]
-            if twice:
-                raise ValueError(f"{what} has the name {twice[0]!r} twice; give each host its own")
-        places = Counter((node.address, node.port) for node in self.nodes)
-        for (address, port), count in places.items():
-            if count > 1:
-                raise ValueError(f"nodes has {address}:{port} twice; give each node its own address or port")
+        self._names_one_host_each()
         if self.balancers and self.front.virtual_address is None:
             raise ValueError("balancers need front.virtual_address: the address that buyers use")
         if self.front.tls is not None and self.front.tls.port == self.front.port:
             raise ValueError(f"front.tls.port is {self.front.port}, as front.port is; give TLS its own")
         if self.routers and not self.ospf.networks:
             raise ValueError("routers need ospf.networks: the networks between them and the balancers")
+        self._reaches_its_balancers()
         if self.ospf.dead_s <= self.ospf.hello_s:
             raise ValueError(f"ospf.dead_s is {self.ospf.dead_s}; it must be more than hello_s, {self.ospf.hello_s}")
         return self
+
+    def _names_one_host_each(self) -> None:
+        edges = (*self.balancers, *self.routers)
+        for what, hosts in (("nodes", self.nodes), ("proxies", self.proxies), ("balancers and routers", edges)):
+            name = _twice(host.name for host in hosts)
+            if name is not None:
+                raise ValueError(f"{what} has the name {name!r} twice; give each host its own")
+        place = _twice(f"{node.address}:{node.port}" for node in self.nodes)
+        if place is not None:
+            raise ValueError(f"nodes has {place} twice; give each node its own address or port")
+        for what, hosts in (("proxies", self.proxies), ("balancers and routers", edges)):
+            address = _twice(str(host.address) for host in hosts)
+            if address is not None:
+                raise ValueError(f"{what} has the address {address} twice; give each host its own")
+        for host in (*self.nodes, *self.proxies, *edges):
+            if host.address == self.front.virtual_address:
+                raise ValueError(
+                    f"front.virtual_address is {host.address}, as {host.name} is; it must be the address of no host, "
+                    "since it moves between balancers"
+                )
+
+    def _reaches_its_balancers(self) -> None:
+        for balancer in self.balancers if self.routers else ():
+            if not any(balancer.address in network for network in self.ospf.networks):
+                raise ValueError(
+                    f"ospf.networks has no network with {balancer.name}, {balancer.address}, so no router would hear "
+                    "of it; add the one it shares with the routers"
+                )
 
     @property
     def speaks_ospf(self) -> bool:
@@ -239,9 +261,20 @@ def _in_words(name: str, error: ValidationError) -> str:
     return f"{name}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{name} has {len(lines)} errors:", *lines])
 
 
+def _twice(values: Iterable[str]) -> str | None:
+    """The first that is there more than once."""
+    return next((value for value, count in Counter(values).items() if count > 1), None)
+
+
 def _one(detail: Any) -> str:
     place = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
     said = detail["msg"].removeprefix("Value error, ")
     value = detail["input"]
-    shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool) else ""
+    is_shown = isinstance(value, str | int | float | bool) and not _may_be_secret(detail)
+    shown = f" (it is {value!r})" if is_shown else ""
     return f"{place}: {said}{shown}" if place else said
+
+
+def _may_be_secret(detail: Any) -> bool:
+    """Whether a value is the password of OSPF, or has a name that is not known."""
+    return bool(detail["loc"] == ("ospf", "key") or detail["type"] == "extra_forbidden")

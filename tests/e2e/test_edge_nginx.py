@@ -187,7 +187,16 @@ def test_one_address_may_not_ask_for_more_than_its_rate(tmp_path: Path) -> None:
         assert {(answer.status, answer.code, answer.header("retry-after")) for answer in refused} == {
             (429, "overloaded", "1")
         }
-        assert [call(door, "GET", "/healthz").status for _ in range(10)] == [200] * 10
+        assert {call(door, "GET", path).status for path in ("/healthz", "/readyz") for _ in range(10)} == {200}
+
+
+def test_who_asks_whether_it_is_well_is_not_limited_and_takes_nothing_from_others(tmp_path: Path) -> None:
+    with front_door(tmp_path, keep_host=False, rate={"per_second": 1, "burst": 2, "at_once": 1}) as door:
+        assert {call(door, "GET", path).status for path in ("/healthz", "/readyz") for _ in range(10)} == {200}
+        with Wire(door.port) as wire:
+            wire.send(request("POST", RESERVE, headers={"Content-Length": "9"}))
+            eventually(lambda: call(door, "GET", "/buy/ticket").status == 429)
+            assert {call(door, "GET", path).status for path in ("/healthz", "/readyz") for _ in range(10)} == {200}
 
 
 # --- what is asked again -------------------------------------------------------------------------

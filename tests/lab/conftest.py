@@ -10,7 +10,7 @@ import pytest
 
 from ticketrush.lab.errors import NoLab
 from ticketrush.lab.netns import require
-from ticketrush.lab.tools import check_all
+from ticketrush.lab.tools import check_all, look_for
 
 _WHY: Final = pytest.StashKey[str]()
 _COUNT: Final = pytest.StashKey[int]()
@@ -23,12 +23,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     try:
         require()
         check_all()
+        _need_keepalived()
     except NoLab as error:
         ours = [item for item in items if _HERE in item.path.parents]
         if ours and os.environ.get("CI") != "true":
             config.stash[_WHY], config.stash[_COUNT] = str(error), len(ours)
             config.hook.pytest_deselected(items=ours)
             items[:] = [item for item in items if item not in ours]
+
+
+def _need_keepalived() -> None:
+    """For tests of VRRP; the lab itself has none."""
+    if look_for("keepalived") is None:
+        raise NoLab("tests of balancers need keepalived, not found here: install the package keepalived")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

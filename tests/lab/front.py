@@ -47,9 +47,21 @@ def eventually(is_so: Callable[[], bool], within_s: float = 10.0) -> float:
 
 def serve(host: Host, name: str, *, address: str = "", port: int = 80) -> processes.Child:
     """A web server in `host` that answers with `name`."""
-    child = host.start("web", [sys.executable, "-S", WEB, address, str(port), name])
+    child = host.start("web", [sys.executable, "-S", WEB, address, str(port), name, str(_unready(host))])
     assert child.first_line(20) == b"ready", child.words()
     return child
+
+
+def be_ready(host: Host, *, ready: bool) -> None:
+    """Whether the web servers in `host` say from now on that they are ready; they do at first."""
+    if ready:
+        _unready(host).unlink()
+    else:
+        _unready(host).touch()
+
+
+def _unready(host: Host) -> Path:
+    return host.folder / f"{host.name}.unready"
 
 
 def _command(address: str, port: int, count: float, within_s: float, pause_s: float) -> list[str]:

@@ -98,6 +98,17 @@ def test_nodes_without_proxies_are_reached_at_their_own_port() -> None:
     assert not any(name.endswith("real-server.sh") for name in files)
 
 
+def test_keepalived_asks_proxies_whether_they_live_and_nodes_whether_they_are_ready() -> None:
+    before_proxies = rendered(front() + NODE + PROXIES + BALANCERS)["lvs-1/keepalived.conf"]
+    before_nodes = rendered(front() + NODE + BALANCERS)["lvs-1/keepalived.conf"]
+    assert set(re.findall(r"path (\S+)", before_proxies)) == {"/healthz"}
+    assert set(re.findall(r"path (\S+)", before_nodes)) == {"/readyz"}
+    for text in (before_proxies, before_nodes):
+        (script,) = re.findall(r'script "(.*)"', text)
+        assert "/healthz" in script, "whoever answers is enough to keep the address"
+        assert "/readyz" not in script
+
+
 def test_what_cannot_work_is_refused_with_the_way_out() -> None:
     node = NODE.replace("port = 80", "port = 8000")
     with pytest.raises(ClusterFileError, match="node-1 listens at 8000 and buyers come to 80: give it port 80, set "):

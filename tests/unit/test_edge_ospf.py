@@ -84,14 +84,14 @@ def test_routers_alone_speak_for_a_network_on_each_of_their_interfaces() -> None
     assert files["lvs-1/frr.conf"].count(" ip ospf priority 0\n") == 1
 
 
-def test_a_balancer_asks_its_own_proxy_or_all_that_it_hands_on_to() -> None:
-    everybody = 'urls="http://10.0.1.30:80/readyz http://10.0.1.40:80/readyz http://10.0.1.50:80/readyz"\n'
+def test_a_balancer_asks_its_own_proxy_and_others_or_all_that_it_hands_on_to() -> None:
+    everybody = 'targets="http://10.0.1.30:80 http://10.0.1.40:80 http://10.0.1.50:80"\n'
     assert everybody in rendered(ALL)["lvs-1/health.sh"]
-    own = rendered(ALL.replace("10.0.1.30", "10.0.1.11"))
-    assert 'urls="http://10.0.1.11:80/readyz"\n' in own["lvs-1/health.sh"]
-    assert 'urls="http://10.0.1.11:80/readyz http://10.0.1.40' in own["lvs-2/health.sh"]
+    shared = rendered(ALL.replace("10.0.1.30", "10.0.1.11").replace("10.0.1.40", "10.0.1.12"))
+    for name, own, other in (("lvs-1", "10.0.1.11", "10.0.1.12"), ("lvs-2", "10.0.1.12", "10.0.1.11")):
+        assert f'own="http://{own}:80"\nothers="http://{other}:80"' in shared[f"{name}/health.sh"]
     without = rendered(ALL.replace(PROXIES, ""))
-    assert 'urls="http://10.0.3.11:80/readyz"\n' in without["lvs-1/health.sh"]
+    assert 'targets="http://10.0.3.11:80"\n' in without["lvs-1/health.sh"]
     sorry = rendered(ALL + '[lvs]\nsorry_server = "10.0.1.99"\n')["lvs-1/health.sh"]
     assert everybody in sorry
     assert 'ask "http://10.0.1.99:80/" &' in sorry

@@ -12,7 +12,8 @@ from typing import Final
 
 from ticketrush.edge.cluster_file import BalancerEntry, ClusterFile, NodeEntry
 from ticketrush.edge.errors import ClusterFileError
-from ticketrush.edge.ospf import answer_s, connect_s, own_proxies, sysctl
+from ticketrush.edge.health import answer_s, connect_s, own_proxies, places
+from ticketrush.edge.ospf import sysctl
 from ticketrush.edge.render import render
 
 FIRST_PRIORITY: Final = 200
@@ -135,19 +136,20 @@ def _keepalived(cluster: ClusterFile, balancer: BalancerEntry) -> str:
         question=_question(cluster),
         some=len(cluster.targets) > ASKED_MAX,
         services=services(cluster),
+        proxies=cluster.proxies,
         also_balancers=_also_balancers(cluster),
         alike=cluster.lvs.scheduler in ALIKE and forwarding in DEVICES,
     )
 
 
 def _question(cluster: ClusterFile) -> str:
-    """A line of shell that succeeds if one of the targets is well, or else the sorry server answers.
+    """A line of shell that succeeds if one of the targets answers, ready or not, or else the sorry server.
 
     It goes between quotes of keepalived's file, so it has no quotes and no $.
     """
     curl = f"http_proxy= curl -s --connect-timeout {connect_s(cluster)} --max-time {answer_s(cluster)}"
     step = math.ceil(len(cluster.targets) / ASKED_MAX)
-    urls = " ".join(f"http://{target.address}:{target.port}/readyz" for target in cluster.targets[::step])
+    urls = " ".join(f"{place}/healthz" for place in places(cluster.targets[::step]))
     line = f"{curl} -Z -w _%{{http_code}}_ {urls} | grep -q _200_"
     if cluster.lvs.sorry_server is None:
         return line

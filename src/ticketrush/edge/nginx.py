@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from ticketrush.edge.cluster_file import ClusterFile, NodeEntry
+from ticketrush.edge.health import ready
 from ticketrush.edge.render import render
 
 NAME: Final = "nginx.conf"
@@ -141,6 +142,7 @@ def _render(cluster: ClusterFile, site: str) -> str:
         others=others,
         weights=_weights(cluster),
         problems=PROBLEMS,
+        ready=ready(cluster),
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from ticketrush.edge.cluster_file import BalancerEntry, ClusterFile, NodeEntry, RouterEntry
+from ticketrush.edge.cluster_file import BalancerEntry, ClusterFile, RouterEntry
+from ticketrush.edge.health import answer_s, connect_s, own_proxies, places
 from ticketrush.edge.render import render
 
 ROUTER_PRIORITY: Final = 100
@@ -17,12 +18,6 @@ BALANCER_PRIORITY: Final = 0
 
 DRAIN_S: Final = 2
 """For how long a balancer that is stopped answers what routers still send it; they leave it within a second."""
-
-CONNECT_SHARE: Final = 0.5
-"""Of the time between two questions, what a connection may take: a host that is gone is known sooner."""
-
-ANSWER_SHARE: Final = 0.75
-"""Of the same time, what the answer may take with its connection: questions keep their rhythm, whoever is silent."""
 
 
 def files(cluster: ClusterFile) -> dict[str, str]:
@@ -49,36 +44,22 @@ def sysctl(host: BalancerEntry | RouterEntry) -> str:
     return render("sysctl.conf.j2", name=host.name, role=_role(host))
 
 
-def own_proxies(cluster: ClusterFile, balancer: BalancerEntry) -> tuple[NodeEntry, ...]:
-    """Those that the balancer hands on to and that are the same host."""
-    proxies = cluster.targets if cluster.proxies else ()
-    return tuple(proxy for proxy in proxies if proxy.name == balancer.name or proxy.address == balancer.address)
-
-
-def connect_s(cluster: ClusterFile) -> str:
-    """How long a health check waits for its connection, in seconds."""
-    return f"{cluster.lvs.health_s * CONNECT_SHARE:g}"
-
-
-def answer_s(cluster: ClusterFile) -> str:
-    """How long a health check takes at most, in seconds."""
-    return f"{cluster.lvs.health_s * ANSWER_SHARE:g}"
-
-
 def _health(cluster: ClusterFile, balancer: BalancerEntry) -> str:
-    """The script that puts the virtual address on lo, and takes it away."""
-    own, sorry = own_proxies(cluster, balancer), cluster.lvs.sorry_server
-    if sorry is not None:
-        asked, why = cluster.targets, "one that it hands connections on to, or the sorry server,"
-    else:
-        asked, why = own or cluster.targets, "its own proxy" if own else "one that it hands connections on to"
+    """The script that puts the virtual address on lo, and takes it away.
+
+    With a sorry server, a balancer has something to hand on to without a proxy of its own.
+    """
+    sorry = cluster.lvs.sorry_server
+    own = own_proxies(cluster, balancer) if sorry is None else ()
+    others = [proxy for other in cluster.balancers for proxy in own_proxies(cluster, other) if proxy not in own]
     return render(
         "health.sh.j2",
         name=balancer.name,
         virtual_address=cluster.front.virtual_address,
-        urls=[f"http://{target.address}:{target.port}/readyz" for target in asked],
+        own=places(own),
+        others=places(others),
+        targets=places(cluster.targets),
         sorry=f"http://{sorry}:{cluster.front.port}/" if sorry else "",
-        why=why,
         lvs=cluster.lvs,
         drain_s=DRAIN_S,
         connect_s=connect_s(cluster),

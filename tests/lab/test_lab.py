@@ -20,7 +20,7 @@ from ticketrush.lab.netns import NAMES
 from ticketrush.lab.outcome import Outcome
 from ticketrush.lab.report import page
 from ticketrush.lab.sale import Crowd
-from ticketrush.lab.scenarios import MOVES_S, SCENARIOS, play
+from ticketrush.lab.scenarios import MOVES_S, SCENARIOS, SELLS_S, play
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -62,6 +62,19 @@ def test_an_ill_balancer_withdraws_and_comes_back() -> None:
     assert found.sold == found.paid == CROWD.tickets
     assert found.figures["withdrawn_s"] <= found.figures["route_s"] <= MOVES_S
     assert found.figures["back_s"] > 0
+
+
+def test_a_lost_site_loses_no_success_that_a_replica_had() -> None:
+    found = played("site-replica")
+    assert found.lost == 0
+    assert found.sold == CROWD.tickets
+    assert 0 < found.figures["rto_s"] <= SELLS_S
+
+
+def test_a_lost_site_with_copies_that_come_later_is_measured() -> None:
+    found = played("site-memory")
+    assert 0 < found.figures["rto_s"] <= SELLS_S
+    assert found.figures["rpo_reservations"] == found.lost
 
 
 # --- the command, and what it leaves ---------------------------------------------------------------------------------

@@ -37,7 +37,9 @@ def lab(
             show_default="all, one after the other",
         ),
     ] = None,
-    buyers: Annotated[int, flag("EDGE_LAB_BUYERS", "Who want a ticket.", "--buyers", min=2, max=100_000)] = _DEFAULT.buyers,
+    buyers: Annotated[
+        int, flag("EDGE_LAB_BUYERS", "Who want a ticket.", "--buyers", min=2, max=100_000)
+    ] = _DEFAULT.buyers,
     tickets: Annotated[
         int, flag("EDGE_LAB_TICKETS", "What there is; fewer than buyers.", "--tickets", min=1, max=99_999)
     ] = _DEFAULT.tickets,
@@ -46,7 +48,8 @@ def lab(
         flag("EDGE_LAB_ARRIVALS", "Buyers per second.", "--arrivals", min=1.0, max=2_000.0, metavar="PER_SECOND"),
     ] = _DEFAULT.per_second,
     report: Annotated[
-        str | None, flag("EDGE_LAB_REPORT", "Write the report as one HTML page to this file.", "--report", metavar="FILE")
+        str | None,
+        flag("EDGE_LAB_REPORT", "Write the report as one HTML page to this file.", "--report", metavar="FILE"),
     ] = None,
     as_json: Annotated[bool, flag("EDGE_LAB_JSON", "Print what came out as JSON.", "--json")] = False,
     keep: Annotated[
@@ -120,8 +123,7 @@ def _plain(outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def _show(outcomes: list[Outcome]) -> None:
-    first = outcomes[0]
-    output.say(f"LVS: {first.handed_on_by}{'' if first.handed_on_by == 'ip_vs' else ' (this kernel has no ip_vs)'}")
+    output.say(f"in the place of LVS: {outcomes[0].handed_on_by}")
     rows = []
     for found in outcomes:
         figures = ", ".join(f"{name} {value:g}" for name, value in found.figures.items())

@@ -140,12 +140,13 @@ class Buyers:
 
     async def _until_final(self, form: bytes, *, pays: bool) -> Reply | None:
         """Send `form` until the answer is final; None if there was none when it was time to give up."""
-        again_s = AGAIN_S
+        again, again_s = False, AGAIN_S
         while time.monotonic() < self._give_up_s:
             at_s = time.monotonic()
             reply = await self._ask(form)
             fate = _fate_of(reply)
-            self.tries.append(Try(at_s, time.monotonic() - at_s, pays, fate))
+            self.tries.append(Try(at_s, time.monotonic() - at_s, pays, fate, again))
+            again = True
             if fate in {Fate.DONE, Fate.REFUSED}:
                 return reply
             await asyncio.sleep(max(again_s, min(reply.retry_after_s, AGAIN_S_MAX)) * random.uniform(0.5, 1.0))

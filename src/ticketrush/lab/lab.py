@@ -111,7 +111,8 @@ class Lab:
         self.ledgers.append(HostValkey(self.host(first.name), persistence))
         self.ledgers += [HostValkey(self.host(place.name), persistence, of=first.address) for place in others]
         for server in self.ledgers:
-            server.start()
+            with stop.postponed():
+                server.start()
         for replica in self.ledgers[1:]:
             until(replica.follows, READY_S, f"{replica.name} to follow the primary")
         if self.plan.watchers:
@@ -129,8 +130,9 @@ class Lab:
         for place in self.plan.nodes:
             own = env | {"TICKETRUSH_LEDGER": self._ledger_of(place.site)}
             self.nodes.append(programs.HostNode(self.host(place.name), flags, own))
-        for node in self.nodes:
-            node.launch()
+        with stop.postponed():
+            for node in self.nodes:
+                node.launch()
         for node in self.nodes:
             node.wait_until_ready()
 
@@ -169,8 +171,9 @@ class Lab:
 
     @property
     def handed_on_by(self) -> str:
-        """What stands in the place of LVS."""
-        return "nftables"
+        """What stands in the place of LVS, and why."""
+        there = Path("/proc/net/ip_vs").exists()
+        return f"nftables ({'the lab makes no use of ip_vs yet' if there else 'this kernel has no ip_vs'})"
 
     # --- faults -------------------------------------------------------------------------------
 

@@ -110,7 +110,8 @@ class Host:
             LabError: it took longer than `within_s`, and was killed.
         """
         try:
-            return processes.run(self.command(command), self.folder, within_s=within_s)
+            with stop.postponed():  # an interruption between fork and exec could be lost
+                return processes.run(self.command(command), self.folder, within_s=within_s)
         except subprocess.TimeoutExpired:
             raise LabError(f"on {self.name}, `{' '.join(command)}` took longer than {within_s:g} s") from None
 
@@ -139,8 +140,11 @@ class Host:
         It ends with the host at the latest, and gets `at_our_end` if we are killed.
         """
         given = processes.plain_environment() if env is None else env
-        child = processes.start(f"{self.name}-{name}", self.command(command), self.folder, given, at_our_end=at_our_end)
-        self.children.append(child)
+        with stop.postponed():
+            child = processes.start(
+                f"{self.name}-{name}", self.command(command), self.folder, given, at_our_end=at_our_end
+            )
+            self.children.append(child)
         return child
 
     def pids(self) -> list[int]:
@@ -260,7 +264,8 @@ def remove_left_behind() -> list[str]:
 
 def _do(*commands: str) -> None:
     for command in commands:
-        done = processes.run([find("ip"), *command.split()], Path("/"), within_s=RUN_S)
+        with stop.postponed():
+            done = processes.run([find("ip"), *command.split()], Path("/"), within_s=RUN_S)
         if done.returncode:
             raise LabError(f"`ip {command}` failed: {done.stderr.strip()}")
 

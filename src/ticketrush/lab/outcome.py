@@ -118,15 +118,20 @@ def burst_s(at_s: Sequence[float]) -> float:
     return at_s[-1] if at_s else 0.0
 
 
-def last_unanswered_s(tries: Iterable[Try], fault_s: float) -> float:
-    """How long after the fault a request was sent that got no answer; 0.0 if all were answered."""
-    return max((of.at_s - fault_s for of in tries if of.fate is Fate.SILENT and of.at_s > fault_s), default=0.0)
+def last_unanswered_s(tries: Iterable[Try], fault_s: float, *, again: bool = False) -> float:
+    """How long after the fault a new request was sent that got no answer; 0.0 if all were answered.
+
+    With `again` it looks at those that repeat an earlier one.
+    """
+    silent = (of.at_s - fault_s for of in tries if of.fate is Fate.SILENT and of.again is again)
+    return max((at_s for at_s in silent if at_s > 0), default=0.0)
 
 
-def longest_silence_s(tries: Iterable[Try], fault_s: float) -> float:
-    """The longest time after the fault in which nobody had a final answer."""
-    ends = sorted(of.at_s + of.took_s for of in tries if of.fate in _ANSWERED)
-    return max((after - max(before, fault_s) for before, after in pairwise(ends) if after > fault_s), default=0.0)
+def longest_silence_s(tries: Iterable[Try], fault_s: float, until_s: float) -> float:
+    """The longest time, from the fault to `until_s`, in which nobody had a final answer."""
+    ends = (of.at_s + of.took_s for of in tries if of.fate in _ANSWERED)
+    moments = [fault_s, *sorted(end_s for end_s in ends if fault_s < end_s < until_s), until_s]
+    return max(after - before for before, after in pairwise(moments))
 
 
 def sells_again_s(tries: Iterable[Try], fault_s: float) -> float:

@@ -115,7 +115,6 @@ class LabPlan:
                 *self._tables("routers", [Place(ROUTER, "", f"{FRONT}.1")], 'interface = "front"'),
                 "[lvs]",
                 f"health_s = {self.health_s}",
-                *self._patience(),
                 'forwarding = "NAT"',
                 "",
                 "[ospf]",
@@ -123,10 +122,6 @@ class LabPlan:
                 "",
             ]
         )
-
-    def _patience(self) -> list[str]:
-        """Where half of the nodes may be cut off at once, a proxy that tries one of them is late with its answer."""
-        return [] if len(self.sites) == 1 else ["fall = 3", "rise = 1"]
 
     @staticmethod
     def _tables(kind: str, places: list[Place], *more: str) -> list[str]:

@@ -30,7 +30,8 @@ _FIGURES: Final = {
     "promoted_s": "another primary is named after",
     "rto_s": "somebody buys again after",
     "silence_s": "longest time without an answer to anybody",
-    "last_unanswered_s": "last request that got no answer, sent after",
+    "last_unanswered_s": "last new request that got no answer, sent after",
+    "last_repeat_unanswered_s": "last repeated request that got no answer, sent after",
 }
 
 
@@ -40,13 +41,12 @@ def page(outcomes: Sequence[Outcome]) -> str:
     verdict = "All that is promised was so" if is_well else "Not all is well"
     mark = VERDICTS["holds" if is_well else "broken"]
     handed_on_by = outcomes[0].handed_on_by
-    why = "" if handed_on_by == "ip_vs" else "; this kernel has no ip_vs"
     main = (
         f'<header><div class="brand"><span>ticketrush · edge lab</span><span class="verdict '
         f'{"good" if is_well else "bad"}">{mark} {verdict}</span></div>'
         "<h1>The front door, failed on purpose in the middle of a sale.</h1>"
-        f'<p class="lead">Every host is a network namespace with real programs: FRR, {html.escape(handed_on_by)} as '
-        f"LVS{why}, Nginx, nodes, Valkey. All of their configuration is rendered from one cluster file.</p></header>"
+        f'<p class="lead">Every host is a network namespace with real programs: FRR, {html.escape(handed_on_by)} '
+        "in the place of LVS, Nginx, nodes, Valkey. All of their configuration is rendered from one cluster file.</p></header>"
         f'<section class="tiles">{"".join(map(_tile, outcomes))}</section>'
         f'<section class="cards">{_recovery(outcomes)}{"".join(map(_card, outcomes))}</section>'
         f"<footer>Python {platform.python_version()}, {platform.system()} {platform.release()}.</footer>"

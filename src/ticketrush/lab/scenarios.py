@@ -19,7 +19,7 @@ from ticketrush.lab.sale import Crowd, Sale
 from ticketrush.lab.visit import Fate, Seen
 
 MOVES_S: Final = 5.0
-"""Within so long after a fault at the front door every request that is sent is answered."""
+"""Within so long after a fault at the front door everybody who comes is answered."""
 
 SELLS_S: Final = 15.0
 """Within so long after the loss of a site somebody can buy again."""
@@ -132,7 +132,7 @@ def _all_is_answered(run: Run, seen: Seen, found: AuditReport, lines: list[o.Lin
 def _traffic_moves(run: Run, seen: Seen, found: AuditReport, _: list[o.Line]) -> list[Promise]:
     last_s, silence_s = run.figures["last_unanswered_s"], run.figures["silence_s"]
     return [
-        Promise(f"what is sent {MOVES_S:g} s after the fault is answered", last_s <= MOVES_S),
+        Promise(f"who comes {MOVES_S:g} s after the fault is answered", last_s <= MOVES_S),
         Promise(f"there are answers again within {MOVES_S:g} s", silence_s <= MOVES_S),
         Promise("there was something to answer", seen.ended_s - run.fault_s > MOVES_S),
         *o.exactly_sold(found, run.sale.crowd.tickets),
@@ -226,7 +226,9 @@ def _outcome(scenario: Scenario, run: Run, seen: Seen, found: AuditReport) -> Ou
     together = [line for own in lines.values() for line in own]
     if not scenario.is_calm:
         run.figures["last_unanswered_s"] = round(o.last_unanswered_s(seen.tries, run.fault_s), 3)
-        run.figures["silence_s"] = round(o.longest_silence_s(seen.tries, run.fault_s), 3)
+        run.figures["last_repeat_unanswered_s"] = round(o.last_unanswered_s(seen.tries, run.fault_s, again=True), 3)
+        come_s = seen.began_s + crowd.buyers / crowd.per_second
+        run.figures["silence_s"] = round(o.longest_silence_s(seen.tries, run.fault_s, come_s), 3)
     promises = scenario.judge(run, seen, found, together)
     promises.append(Promise("no answer was odd, and everybody had one", not seen.odd and seen.waiting == 0))
     moments = sorted(run.moments)

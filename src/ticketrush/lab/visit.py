@@ -48,12 +48,13 @@ class Visit(msgspec.Struct, frozen=True):
 
 
 class Try(msgspec.Struct, frozen=True, gc=False):
-    """One request: when it was sent, how long it took, and what became of it."""
+    """One request: when it was sent, how long it took, what became of it, and whether it repeats an earlier one."""
 
     at_s: float
     took_s: float
     pays: bool
     fate: Fate
+    again: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True):

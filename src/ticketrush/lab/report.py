@@ -46,7 +46,8 @@ def page(outcomes: Sequence[Outcome]) -> str:
         f'{"good" if is_well else "bad"}">{mark} {verdict}</span></div>'
         "<h1>The front door, failed on purpose in the middle of a sale.</h1>"
         f'<p class="lead">Every host is a network namespace with real programs: FRR, {html.escape(handed_on_by)} '
-        "in the place of LVS, Nginx, nodes, Valkey. All of their configuration is rendered from one cluster file.</p></header>"
+        "in the place of LVS, Nginx, nodes, Valkey. All of their configuration is rendered from one cluster file.</p>"
+        "</header>"
         f'<section class="tiles">{"".join(map(_tile, outcomes))}</section>'
         f'<section class="cards">{_recovery(outcomes)}{"".join(map(_card, outcomes))}</section>'
         f"<footer>Python {platform.python_version()}, {platform.system()} {platform.release()}.</footer>"

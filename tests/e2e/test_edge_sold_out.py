@@ -6,7 +6,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -89,9 +88,12 @@ def test_a_unit_that_comes_back_is_sold_within_a_second(shop: Shop) -> None:
     assert shop.node.call("DELETE", f"/v1/reservations/{id}", buyer="ada").status == 200
     back_s = time.monotonic()
 
-    while (answer := shop.buy("back", "bob")).status != 201:
-        assert answer.code == "all_held"
+    while True:
         asked_s = time.monotonic()
+        answer = shop.buy("back", "bob")
+        if answer.status == 201:
+            break
+        assert answer.code == "all_held"
         assert asked_s - back_s <= SECOND_S + 0.1, "the edge says so for longer than a second"
         time.sleep(0.01)
 
@@ -139,7 +141,7 @@ def test_who_says_that_it_is_the_first_attempt_spares_the_nodes(shop: Shop) -> N
     shop.buy("first", "ada")
     early_in_a_second()
     shop.buy("first", "bob")
-    before = shop.turned_away()
+    began_s, before = time.monotonic(), shop.turned_away()
 
     answers = [
         shop.buy("first", f"bob{n}", headers={"Idempotency-Key": f"k{n}", "Idempotency-Attempt": "1"})
@@ -147,7 +149,7 @@ def test_who_says_that_it_is_the_first_attempt_spares_the_nodes(shop: Shop) -> N
     ]
 
     assert {each.code for each in answers} == {"all_held"}
-    assert shop.turned_away() - before <= 2
+    assert shop.turned_away() - before <= 1 + int(time.monotonic() - began_s + 1)
 
 
 def test_what_is_said_of_one_item_or_sale_is_not_said_of_another(shop: Shop) -> None:
@@ -169,13 +171,17 @@ def test_what_only_one_buyer_is_told_is_told_to_no_other(shop: Shop) -> None:
     assert shop.buy("limit", "bob").status == 201
 
 
-def test_losers_that_the_edge_answers_are_not_in_its_log(shop: Shop, tmp_path: Path) -> None:
+def test_losers_that_the_edge_answers_are_not_in_its_log(shop: Shop) -> None:
     shop.node.open_sale("quiet", {"second": 1}, hold_window_s=60)
     shop.buy("quiet", "ada")
-    for n in range(50):
+    began_s, before = time.monotonic(), shop.turned_away()
+    for n in range(100):
         shop.buy("quiet", f"bob{n}")
-    until_s = time.monotonic() + 5
-    while not (lines := [line for line in shop.edge.access_log.read_text().splitlines() if "/sales/quiet/" in line]):
-        assert time.monotonic() < until_s
+    looks = shop.turned_away() - before
+    shop.buy("quiet", "the-last", headers={"Idempotency-Key": "k1"})  # by a node, and so in the log
+    written_s = time.monotonic() + 2.5  # every process of Nginx writes once a second
+    while time.monotonic() < written_s:
         time.sleep(0.05)
-    assert 2 <= len(lines) < 20
+    lines = [line for line in shop.edge.access_log.read_text().splitlines() if "/sales/quiet/" in line]
+    assert 1 <= looks <= 1 + int(time.monotonic() - began_s + 1)
+    assert len(lines) == 1 + looks + 1

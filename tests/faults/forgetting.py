@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -81,3 +83,17 @@ async def state_of(ledger: RedisLedger, id: str) -> m.State | None:
     """The state of a reservation, as the server has it."""
     row = await ledger._reads.reservation(id)
     return None if row is None else row.state
+
+
+async def eventually(what: Callable[[], bool], within_s: float = 3.0) -> None:
+    """Wait for something that a node does by itself."""
+    until_s = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < until_s, f"not so within {within_s:g} s"
+        await asyncio.sleep(0.02)
+
+
+def held(ledger: RedisLedger, sale: str) -> int:
+    """Units held of the first item, as the node knows; -1 if it has not heard of the sale."""
+    stock = ledger.stock(sale)
+    return -1 if stock is None else stock.levels[0].held

@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
+import msgspec
 import pytest
 
-from tests.faults.forgetting import hold, meet, node, state_of
+from tests.faults.forgetting import eventually as settles
+from tests.faults.forgetting import held, hold, meet, node, state_of
 from ticketrush import model as m
 from ticketrush.cluster.errors import ClusterError
 from ticketrush.cluster.ports import free_port
@@ -20,6 +23,7 @@ from ticketrush.cluster.topology import Primaries, primaries
 from ticketrush.cluster.valkey import Valkey
 from ticketrush.errors import LedgerUnavailable, SettingsError
 from ticketrush.ledger.redis import RedisLedger
+from ticketrush.ledger.redis_roll import NODES
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -108,21 +112,22 @@ def test_nodes_of_a_cluster_sell_on_by_themselves_after_a_failover(tmp_path: Pat
 
 
 def test_a_batch_under_way_does_not_reach_the_new_primary_before_it_is_fenced(tmp_path: Path) -> None:
-    """Held up in this process until the new server is trusted, or a while; then it goes out."""
+    """Held up in this process until the new server is trusted, or half a second after it was seen; then it goes out."""
 
     async def story(cluster: Primaries, server: Valkey) -> None:
         async with node(cluster.url, "ann", is_quiet=False) as ann:
             await ann.execute(NOW_MS, [m.CreateSale(SALE)])
             assert await hold(ann, NOW_MS, "r1") == ["r1"]
-            link, trusts, goes = ann._node.link, asyncio.Event(), asyncio.Event()
-            send, trust, recover = link._send, link.trust, ann._recovery.run
+            link, waits, trusts = ann._node.link, asyncio.Event(), asyncio.Event()
+            run, trust, recover = link.run, link.trust, ann._recovery.run
 
-            async def held_up(*args: Any) -> Any:
-                if not goes.is_set():
-                    goes.set()
+            async def held_up(name: str, *args: Any, **more: Any) -> Any:
+                if name == "decide" and not waits.is_set():
+                    waits.set()
+                    await settles(lambda: not ann._watch.is_whole, 20.0)
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(trusts.wait(), 0.6)
-                return await send(*args)
+                        await asyncio.wait_for(trusts.wait(), 0.5)
+                return await run(name, *args, **more)
 
             async def trusting(identity: str) -> None:
                 await trust(identity)
@@ -132,19 +137,70 @@ def test_a_batch_under_way_does_not_reach_the_new_primary_before_it_is_fenced(tm
                 await asyncio.wait([batch])
                 return await recover(identity, always=always)
 
-            await asyncio.to_thread(take_over, server, cluster.owner_of("{g:0}"))
-            link._send, link.trust, ann._recovery.run = held_up, trusting, after_the_batch  # type: ignore[method-assign,assignment]
-            batch = asyncio.create_task(hold(ann, NOW_MS, "r2"))
-            await goes.wait()
-            with pytest.raises(LedgerUnavailable):
-                await batch
-            until_s = time.monotonic() + 15
-            while not ann.ready or not ann._node.link.trusted.split():
-                assert time.monotonic() < until_s, "it is not made whole"
-                await asyncio.sleep(0.05)
+            with (
+                patch.object(link, "run", held_up),
+                patch.object(link, "trust", trusting),
+                patch.object(ann._recovery, "run", after_the_batch),
+            ):
+                batch = asyncio.create_task(hold(ann, NOW_MS, "r2"))
+                await waits.wait()
+                await asyncio.to_thread(take_over, server, cluster.owner_of("{g:0}"))
+                with pytest.raises(LedgerUnavailable):
+                    await batch
+                await settles(lambda: ann.ready, 15.0)
+            assert await state_of(ann, "r1") is m.State.HELD
 
     with primaries(tmp_path) as cluster, replica(cluster, cluster.owner_of("{g:0}")) as server:
         asyncio.run(story(cluster, server))
+
+
+def test_a_primary_that_is_full_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    """Nor is its own sale left alone for long once it is well."""
+
+    async def story(cluster: Primaries) -> None:
+        names = [f"g{n}" for n in range(50)]
+        home = cluster.owner_of(NODES)
+        crowded = next(server for server in cluster.servers if server is not home)
+        stock = {name: cluster.owner_of(f"{{{name}:a}}") for name in names}
+        full = next(name for name in names if stock[name] is crowded)
+        well = next(name for name in names if crowded not in {stock[name], cluster.owner_of(f"{{{name}:0}}")})
+        async with node(cluster.url, "ann") as ann, node(cluster.url, "bob", is_quiet=False) as bob:
+            for name in (full, well):
+                await ann.execute(NOW_MS, [m.CreateSale(msgspec.structs.replace(SALE, id=name))])
+            await settles(lambda: held(bob, full) == held(bob, well) == 0)
+            crowded.ask("CONFIG SET maxmemory 1")
+            await settles(lambda: full in bob._watch._sick)
+            assert await hold(ann, NOW_MS, "r1", sale=well) == ["r1"]
+            await settles(lambda: held(bob, well) == 1)
+            assert bob.ready
+            crowded.ask("CONFIG SET maxmemory 0")
+            assert await hold(ann, NOW_MS, "r2", sale=full) == ["r2"]
+            await settles(lambda: held(bob, full) == 1, 2.0)
+
+    with primaries(tmp_path) as cluster:
+        asyncio.run(story(cluster))
+
+
+def test_one_that_comes_back_before_the_ledger_was_made_whole_is_made_whole_too(tmp_path: Path) -> None:
+    async def story(cluster: Primaries) -> None:
+        async with node(cluster.url, "ann", is_quiet=False) as ann:
+            await ann.execute(NOW_MS, [m.CreateSale(SALE)])
+            identity, fails = await ann._node.link.identity(), asyncio.Event()
+
+            async def another() -> str:
+                fails.set()
+                return "0" * 40
+
+            ann._node.link.identity = another  # type: ignore[method-assign]
+            await asyncio.wait_for(fails.wait(), 10)
+            await settles(lambda: not ann.ready)
+            del ann._node.link.identity
+            await settles(lambda: ann.ready)
+            assert ann._node.link.trusted == identity
+            assert await hold(ann, NOW_MS, "r1") == ["r1"]
+
+    with primaries(tmp_path) as cluster:
+        asyncio.run(story(cluster))
 
 
 def test_a_cluster_promises_no_replica() -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
 import pytest
 from redis import Redis
 
-from tests.faults.forgetting import Forgetful, hold, node
+from tests.faults.forgetting import Forgetful, eventually, held, hold, node
 from tests.valkey import own_valkey
 from ticketrush import model as m
+from ticketrush.cluster.server import running
+from ticketrush.cluster.topology import sentinels
+from ticketrush.cluster.valkey import Valkey
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.ledger import redis_follow, redis_node, redis_watch
 from ticketrush.ledger.redis import RedisLedger
@@ -34,18 +39,6 @@ async def create(ledger: RedisLedger, sale: str, capacity: int = 4) -> None:
         NOW_MS, [m.CreateSale(m.Sale(sale, (m.Item("a", capacity),), 1, hold_window_ms=60_000))]
     )
     assert isinstance(made[0], m.SaleChanged), made
-
-
-async def eventually(what: Callable[[], bool], within_s: float = 3.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < until_s, f"not so within {within_s:g} s"
-        await asyncio.sleep(0.02)
-
-
-def held(ledger: RedisLedger, sale: str) -> int:
-    stock = ledger.stock(sale)
-    return -1 if stock is None else stock.levels[0].held
 
 
 def test_a_sick_sale_keeps_nobody_from_the_others_and_is_told_once(server: Forgetful) -> None:
@@ -215,3 +208,19 @@ def test_leases_given_up_at_the_epoch_that_was_known_come_back(server: Forgetful
             assert len(await hold(bob, NOW_MS, "r1", "r2", "r3", "r4")) == 4
 
     asyncio.run(story())
+
+
+def test_a_sentinel_that_is_silent_keeps_nobody_from_asking_the_next(tmp_path: Path) -> None:
+    """The first one in the URL takes connections and says nothing, as one that was cut off."""
+
+    async def story(url: str) -> None:
+        async with node(url, "ann", is_quiet=False) as ann:
+            await create(ann, "g")
+            assert await hold(ann, NOW_MS, "r1") == ["r1"]
+
+    with running(Valkey(tmp_path)) as primary, sentinels(primary) as watchers:
+        watchers.children[0].signal(signal.SIGSTOP)
+        try:
+            asyncio.run(story(watchers.url))
+        finally:
+            watchers.children[0].signal(signal.SIGCONT)

@@ -29,8 +29,9 @@ _LENGTH: Final = max(len(_WON), len(_LOST))
 
 WON: Final = Answer(200, (JSON,), _WON.ljust(_LENGTH))
 LOST: Final = Answer(200, (JSON,), _LOST.ljust(_LENGTH))
-LOST_AT_GATE: Final = LOST._replace(headers=(JSON, problems.EDGE))
 """Of one length, for load generators that take another length for a failure."""
+
+LOST_AT_GATE: Final = LOST._replace(headers=(JSON, problems.EDGE))
 
 _GONE: Final = frozenset((Reason.SOLD_OUT, Reason.ALL_HELD, Reason.CLOSED, Reason.NOT_OPEN))
 

@@ -239,6 +239,11 @@ class Link:
             found = [await self.client.config_get(key)]
         return [_plain(value) for each in found for value in each.values()]
 
+    @property
+    def is_one(self) -> bool:
+        """Whether one server has everything, so that what it refuses to one it refuses to all."""
+        return not isinstance(self.client, RedisCluster)
+
     async def identity(self) -> str:
         """What changes when the server is restarted, or another one has taken its place."""
         try:
@@ -329,7 +334,8 @@ def _behind_sentinels(url: str, secure: str, options: dict[str, Any]) -> Redis:
     own |= {key: value for key, value in {"username": user, "password": password}.items() if value}
     if secure == "rediss":
         own["ssl"] = True
-    asking = {"socket_timeout": TIMEOUT_S / 3, "socket_connect_timeout": TIMEOUT_S / 3, "protocol": 3}
+    asking: dict[str, Any] = {"socket_timeout": TIMEOUT_S / 3, "socket_connect_timeout": TIMEOUT_S / 3, "protocol": 3}
+    asking["retry"] = Retry(NoBackoff(), 0)  # one that is cut off is asked once, or the time is over before the next
     sentinel = Sentinel(sentinels, sentinel_kwargs=asking, **own)  # type: ignore[no-untyped-call]
     primary: Redis = sentinel.master_for(service)
     return primary

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from redis.asyncio import RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import MaxConnectionsError, RedisError
 
 from ticketrush import logs
 from ticketrush.errors import LedgerRefused, LedgerUnavailable
@@ -178,7 +178,7 @@ class Watch:
 
     async def _slowly(self) -> None:
         identity = await self._node.link.identity()
-        if identity != self._recovery.identity:
+        if identity != self._recovery.identity or not self.is_whole:  # the one before may be back, before that was done
             await self._recover(identity)
         elif self._failing:
             log.info("server_back")
@@ -215,12 +215,13 @@ class Watch:
         try:
             await work
         except Exception as error:  # whatever it is, the rest must go on
-            if isinstance(error, LedgerRefused) and not isinstance(error, Moved):
+            is_refused = isinstance(error, LedgerRefused) and not isinstance(error, Moved)
+            if is_refused and self._node.link.is_one and not isinstance(error.__cause__, MaxConnectionsError):
                 raise  # the server takes no writes, of nobody
             await self._node.command("time")
             if self._sick.get(what, ("", 0.0))[0] != repr(error):
                 log.warning("sick", what=what, error=str(error), unforeseen=not isinstance(error, LedgerUnavailable))
-            self._sick[what] = (repr(error), time.monotonic() + SICK_S)
+            self._sick[what] = (repr(error), time.monotonic() + (0.0 if is_refused else SICK_S))
             return False
         if self._sick.pop(what, None) is not None:
             log.info("well_again", what=what)

@@ -99,10 +99,19 @@ def door(tmp_path: Path) -> Iterator[Door]:
         yield made
 
 
-def test_half_of_the_nodes_lost_silently_withdraw_nothing(door: Door) -> None:
+@pytest.mark.parametrize("how", ["unplugged", "silent"])
+def test_half_of_the_nodes_lost_silently_withdraw_nothing(door: Door, how: str) -> None:
     for name in ("node-1", "node-2"):
-        door.nodes[name].unplug()
+        _lose(door.nodes[name], how)
     door.stays("200")
+
+
+def _lose(host: Host, how: str) -> None:
+    if how == "unplugged":
+        host.unplug()
+    else:  # it is found on the network, and its answers come to nobody
+        for address in BALANCERS.values():
+            host.check(["ip", "route", "add", "blackhole", f"{address}/32"])
 
 
 def test_a_ledger_that_is_away_withdraws_nothing(door: Door) -> None:
@@ -118,18 +127,21 @@ def test_a_ledger_that_is_away_withdraws_nothing(door: Door) -> None:
     door.stays("200")
 
 
-def test_all_nodes_lost_silently_withdraw_nothing_and_proxies_say_so_in_time(door: Door) -> None:
+@pytest.mark.parametrize("how", ["unplugged", "silent"])
+def test_all_nodes_lost_silently_withdraw_nothing_and_proxies_say_so_in_time(door: Door, how: str) -> None:
     for host in door.nodes.values():
-        host.unplug()
+        _lose(host, how)
     eventually(lambda: {door.status(name, "/readyz") for name in BALANCERS} == {"503"})
     door.stays("503")
 
 
-@pytest.mark.parametrize("how", ["killed", "paused"])
+@pytest.mark.parametrize("how", ["killed", "paused", "killed while nobody is ready"])
 def test_a_balancer_whose_own_proxy_is_dead_withdraws(door: Door, how: str) -> None:
     host = door.balancers["lvs-1"]
+    for node in door.nodes.values() if "nobody" in how else ():
+        be_ready(node, ready=False)
     with contextlib.ExitStack() as stack:
-        if how == "killed":
+        if how.startswith("killed"):
             _signal_nginx(host, "KILL")
         else:
             _signal_nginx(host, "STOP")

@@ -65,9 +65,7 @@ def figures(result: BenchResult) -> str:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     cases = [(title, name, getattr(results, name)) for name, title in CASES]
-    lines += [
-        _row(title, case, getattr(result.ratios, name, None)) for title, name, case in cases if case is not None
-    ]
+    lines += [_row(title, case, getattr(result.ratios, name, None)) for title, name, case in cases if case is not None]
     lines += _redis(result) if results.reserve_redis else []
     lone, replay = results.lone_request, results.replay
     lines += [

@@ -111,7 +111,7 @@ async def test_a_second_reader_takes_partitions_over_and_nothing_is_lost(kafka_b
                         found, undone = [*undone], []  # now it is
                     found += messages
                     shares[number] += len(messages)
-                    with contextlib.suppress(SourceUnavailable):  # while the shares are dealt anew; the next one says it
+                    with contextlib.suppress(SourceUnavailable):  # shares are dealt anew: the next one says it
                         await source.done()
                 if min(shares) == 0:  # the other one has not come yet
                     publish(kafka_bootstrap, topic, notices(100, published), 4)

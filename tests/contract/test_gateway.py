@@ -176,8 +176,8 @@ def test_what_is_no_charge_is_refused(tmp_path: Path, hearers: Callable[..., Hea
 def test_a_secret_or_a_port_that_cannot_be_used_is_told_at_once(tmp_path: Path, hearers: Callable[..., Hearer]) -> None:
     with pytest.raises(AssertionError, match="webhook secret"):
         Gateway(tmp_path, 0, [hearers().url], "--secret", "whsec_short").serving()
+    (tmp_path / "other").mkdir()
     with gateway(tmp_path, 0, [hearers().url]) as made, pytest.raises(AssertionError, match="cannot listen"):
-        (tmp_path / "other").mkdir()
         Gateway(tmp_path / "other", made.port, [hearers().url]).serving()
 
 

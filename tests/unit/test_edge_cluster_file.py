@@ -71,3 +71,20 @@ def test_a_password_that_is_wrong_is_not_told(line: str, place: str) -> None:
 def test_another_value_that_is_wrong_is_told() -> None:
     with pytest.raises(ClusterFileError, match=r"ospf\.hello_s: .* \(it is 11\)"):
         parse(f"{ALL}hello_s = 11\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[nodes]]\nname = "n"\naddress = "10.0.0.1"\nwieght = 1', "nodes[1].wieght: is not known here; did you mean"),
+        ('[[proxy]]\nname = "p"\naddress = "10.0.0.2"', "proxy: is not known here; did you mean proxies?"),
+        ('[routers]\nname = "r"', "routers: write each of them as a table of its own: [[routers]]"),
+        ('[front]\nnames = "x"', 'front.names: write a list, like ["…"]'),
+        ("[front]\nrate = 50", "front.rate: write a table, like { name = value }"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_write(text: str, said: str) -> None:
+    whole = text if "[[nodes]]" in text else text + '\n[[nodes]]\nname = "n"\naddress = "10.0.0.1"'
+    with pytest.raises(ClusterFileError) as caught:
+        parse(whole)
+    assert said in str(caught.value)

@@ -18,6 +18,7 @@ from ticketrush.cli.edge_lab import lab
 from ticketrush.cli.flags import flag
 from ticketrush.edge import cluster_file, lvs, nginx, ospf, render
 from ticketrush.edge.cluster_file import ClusterFile
+from ticketrush.edge.errors import ClusterFileError
 
 app = typer.Typer(
     cls=Commands,
@@ -60,13 +61,16 @@ def render_ospf(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json =
 
 
 def _render(files: Callable[[ClusterFile], dict[str, str]], cluster: Path, out: Path, *, as_json: bool) -> None:
-    written = [str(path) for path in render.write(out, files(cluster_file.read(cluster)))]
+    texts = files(cluster_file.read(cluster))
+    if not texts:
+        raise ClusterFileError(
+            f"{cluster} has no such layer, so there is nothing to render: add [[balancers]], and ospf.networks for OSPF "
+            "(`ticketrush edge example` shows them)"
+        )
+    written = [str(path) for path in render.write(out, texts)]
     if as_json:
         output.as_json({"files": written})
         return
     for path in written:
         print(path)
-    if not written:
-        output.say(f"{cluster} has no such layer, so there is nothing to render.", aside=True)
-        return
     output.say(f"`ticketrush edge check --cluster {cluster}` lets the programs themselves judge it.", aside=True)

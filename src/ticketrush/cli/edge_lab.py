@@ -64,6 +64,8 @@ def lab(
     root. Exit code 0 only if in every scenario all that is promised was so.
     """
     output.check_writable(report)
+    if keep is not None and keep.exists() and not keep.is_dir():
+        raise UsageError(f"--keep {keep} is a file; name a folder")
     wanted = _chosen(scenario or [])
     if tickets >= buyers:
         raise UsageError(f"tickets is {tickets} and buyers is {buyers}: let more come than there are tickets")

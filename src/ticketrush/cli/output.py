@@ -125,5 +125,7 @@ def check_writable(*files: str | None) -> None:
         if file is None or file == STDOUT:
             continue
         folder = Path(file).parent
-        if Path(file).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise UsageError(f"{file} cannot be written: {folder} is not a folder to write in, or {file} is one")
+        if Path(file).is_dir():
+            raise UsageError(f"{file} cannot be written: it is a folder; name a file in it")
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise UsageError(f"{file} cannot be written: {folder} is not a folder to write in")

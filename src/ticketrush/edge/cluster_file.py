@@ -12,6 +12,7 @@ What is rendered from the file says nothing that is not in it or a default here.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
@@ -268,11 +269,31 @@ def _twice(values: Iterable[str]) -> str | None:
 
 def _one(detail: Any) -> str:
     place = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
-    said = detail["msg"].removeprefix("Value error, ")
+    said = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    if detail["type"] == "extra_forbidden":
+        said += _perhaps(str(detail["loc"][-1]))
+    elif detail["type"] == "tuple_type" and len(detail["loc"]) == 1:
+        said = f"write each of them as a table of its own: [[{place}]]"
     value = detail["input"]
     is_shown = isinstance(value, str | int | float | bool) and not _may_be_secret(detail)
     shown = f" (it is {value!r})" if is_shown else ""
     return f"{place}: {said}{shown}" if place else said
+
+
+_WORDS: Final = {
+    "extra_forbidden": "is not known here",
+    "tuple_type": 'write a list, like ["…"]',
+    "model_type": "write a table, like { name = value }",
+}
+"""What pydantic says in its own words, in ours."""
+
+
+def _perhaps(name: str) -> str:
+    """What may have been meant by a name that is not known."""
+    tables = (ClusterFile, Front, Tls, Rate, Lvs, Ospf, NodeEntry, ProxyEntry, BalancerEntry, RouterEntry)
+    known = {field for table in tables for field in table.model_fields}
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _may_be_secret(detail: Any) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ticketrush import processes, stop
+from ticketrush import logs, processes, stop
 from ticketrush.cluster.valkey import Persistence
 from ticketrush.edge import cluster_file, lvs, nginx, ospf, render
 from ticketrush.lab import programs
@@ -35,6 +35,8 @@ READY_S: Final = 60.0
 AUDIENCE: Final = str(Settings.model_fields["token_audience"].default)
 
 _PERSISTENCE: Final[dict[str, Persistence]] = {"memory": "memory", "fsync": "fsync", "replica": "memory"}
+
+log = logs.get("ticketrush.lab")
 
 
 class Lab:
@@ -228,13 +230,21 @@ def lab(plan: LabPlan, *, keep: Path | None = None) -> Iterator[Lab]:
     with contextlib.ExitStack() as stack:
         with stop.postponed():
             folder = stack.enter_context(_folder())
-            net = stack.enter_context(network(folder))
             if keep is not None:
-                stack.callback(shutil.copytree, folder, keep, dirs_exist_ok=True, ignore=_no_secrets)
+                stack.callback(_copy, folder, keep)  # when nothing writes there any more
+            net = stack.enter_context(network(folder))
         made = Lab(plan, net)
         stack.callback(made.stop)
         made.start()
         yield made
+
+
+def _copy(folder: Path, keep: Path) -> None:
+    """Keep what was written. What cannot be is told, and hides nothing else."""
+    try:
+        shutil.copytree(folder, keep, dirs_exist_ok=True, ignore=_no_secrets)
+    except OSError as error:
+        log.warning("not_kept", folder=str(keep), error=str(error))
 
 
 def _no_secrets(folder: str, names: list[str]) -> list[str]:

@@ -64,7 +64,7 @@ def _render(files: Callable[[ClusterFile], dict[str, str]], cluster: Path, out: 
     texts = files(cluster_file.read(cluster))
     if not texts:
         raise ClusterFileError(
-            f"{cluster} has no such layer, so there is nothing to render: add [[balancers]], for OSPF ospf.networks too "
+            f"{cluster} has no such layer; there is nothing to render: add [[balancers]], for OSPF ospf.networks too "
             "(`ticketrush edge example` shows them)"
         )
     written = [str(path) for path in render.write(out, texts)]

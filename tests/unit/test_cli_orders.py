@@ -63,7 +63,7 @@ def test_check_says_what_is_to_be_applied_and_makes_nothing(empty: str, tmp_path
 
 
 def test_migrate_makes_the_tables_once(empty: str) -> None:
-    assert printed("migrate") == {"orders": empty, "applied": ["0001_orders"]}
+    assert printed("migrate") == {"orders": empty, "applied": ["0001_orders", "0002_claims_apart"]}
     assert printed("migrate") == {"orders": empty, "applied": []}
     assert printed("migrate", "--check") == {"orders": empty, "pending": []}
 
@@ -114,8 +114,8 @@ def test_orders_of_a_buyer_are_listed_newest_first(url: str) -> None:
     shown = run("orders", "list", "--buyer", "ann", "--limit", "1")
     assert "amount minor" in shown.stdout
     assert "55300" in shown.stdout
-    assert "--before 3" in shown.stderr
-    (rest,) = printed("orders", "list", "--buyer", "ann", "--before", "3")
+    assert "--before 2" in shown.stderr
+    (rest,) = printed("orders", "list", "--buyer", "ann", "--before", "2")
     assert rest["id"] == "cancelled"
 
 

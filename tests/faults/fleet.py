@@ -142,22 +142,8 @@ class Fleet:
             await asyncio.sleep(0.2)
 
     async def audit(self, *, sold_out: bool = True) -> AuditReport:
-        """The ledger's events and state, read by a node that sold nothing, held against what buyers were told."""
-        ledger = RedisLedger(self.url, node="auditor", durability=self.durability)
-        await ledger.start()
-        try:
-            state = await ledger.state()
-            events = [event for _, event in await ledger.events(0, 10**9)]
-        finally:
-            await ledger.close()
-        return audit(
-            events,
-            state=state,
-            told=self.memory.told,
-            asked_for=self.memory.was_asked,
-            demand_exceeds_capacity=sold_out,
-            now_ms=int(time.time() * 1_000),
-        )
+        """The ledger held against what buyers were told."""
+        return await audit_of(self.url, self.memory, durability=self.durability, sold_out=sold_out)
 
     async def all_is_well(self, sale: Sale) -> AuditReport:
         """All of `sale` is sold, and every invariant holds."""
@@ -173,3 +159,22 @@ class Fleet:
         assert (report.lost, report.oversold, report.undersold, report.unexpected) == (0, 0, 0, 0)
         assert (level["sold"], level["capacity"]) == (capacity, capacity), level
         return report
+
+
+async def audit_of(url: str, memory: Memory, *, durability: str, sold_out: bool) -> AuditReport:
+    """The ledger's events and state, read by a node that sold nothing, held against what buyers were told."""
+    ledger = RedisLedger(url, node="auditor", durability=durability)
+    await ledger.start()
+    try:
+        state = await ledger.state()
+        events = [event for _, event in await ledger.events(0, 10**9)]
+    finally:
+        await ledger.close()
+    return audit(
+        events,
+        state=state,
+        told=memory.told,
+        asked_for=memory.was_asked,
+        demand_exceeds_capacity=sold_out,
+        now_ms=int(time.time() * 1_000),
+    )

@@ -17,10 +17,10 @@ from typing import Any, Final
 import pytest
 
 from tests.faults.buyers import Memory, Sale
+from tests.faults.fleet import audit_of
 from tests.faults.line import Answer, Cut, Line
 from tests.front_doors import Door, address_of, front_door
-from ticketrush.audit import AuditReport, audit
-from ticketrush.ledger.redis import RedisLedger
+from ticketrush.audit import AuditReport
 
 BUYERS: Final = 32
 """At once; each takes a moment between two requests, so that the machine has time for all."""
@@ -93,21 +93,7 @@ class Shop:
         """Ask again what is in doubt, sell what is left, and hold all that buyers were told against the ledger."""
         await self.sale.settle(self.door.port)
         await self.sale.sell_out(self.door.port, 30.0)
-        ledger = RedisLedger(self.door.cluster.ledger, node="auditor", durability="memory")
-        await ledger.start()
-        try:
-            state = await ledger.state()
-            events = [event for _, event in await ledger.events(0, 10**9)]
-        finally:
-            await ledger.close()
-        return audit(
-            events,
-            state=state,
-            told=self.memory.told,
-            asked_for=self.memory.was_asked,
-            demand_exceeds_capacity=True,
-            now_ms=int(time.time() * 1_000),
-        )
+        return await audit_of(self.door.cluster.ledger, self.memory, durability="memory", sold_out=True)
 
     async def level(self) -> dict[str, int]:
         """Units as the nodes show them, once all of them have heard of the last sale."""

@@ -32,7 +32,7 @@ where (excluded.held_at is not null and
     or (excluded.refunded_at is not null and refunded_at is null)
 
 -- put_more: what is new of an order without its claim: id, payment, paid_at, cancelled_at, expired_at, refunded_at. The
--- same as put with nothing in the other columns, but a quarter less work.
+-- same as put with nothing in the other columns, but a fifth less work.
 insert into orders (id, payment, paid_at, cancelled_at, expired_at, refunded_at) values (?, ?, ?, ?, ?, ?)
 on conflict (id) do update set
     payment      = coalesce(excluded.payment, payment),

@@ -21,7 +21,7 @@ from ticketrush.orders import sqlite
 from ticketrush.orders.errors import NoticeRefused
 from ticketrush.orders.model import Kind, Notice
 from ticketrush.orders.protocol import OrderStore
-from ticketrush.orders.rows import rows_of
+from ticketrush.orders.rows import Row, rows_of
 from ticketrush.wiring import store_of
 
 pytestmark = pytest.mark.timeout(400)  # only a failure takes that long: Hypothesis makes it small on a real server
@@ -144,23 +144,23 @@ def test_a_batch_with_a_contradiction_is_refused_whole_and_no_other_is(shelf: Sh
 # --- canaries: a store that does one thing wrong is found out --------------------------------
 
 
-Rows = list[list[str | int | None]]
+Rows = list[Row]
 
 
 def _forgets_expired(said: Rows) -> Rows:
-    return [[*row[:13], None, row[14]] for row in said]
+    return [(*row[:13], None, row[14]) for row in said]
 
 
 def _takes_any_claim(said: Rows) -> Rows:
-    return [row if row[1] is None else [*row[:3], "ann", *row[4:]] for row in said]
+    return [row if row[1] is None else (*row[:3], "ann", *row[4:]) for row in said]
 
 
 def _forgets_keys(said: Rows) -> Rows:
-    return [row if row[1] is None else [*row[:8], "", *row[9:]] for row in said]
+    return [row if row[1] is None else (*row[:8], "", *row[9:]) for row in said]
 
 
 def _moves_times(said: Rows) -> Rows:
-    return [[*row[:10], None if row[10] is None else int(row[10]) + 1, *row[11:]] for row in said]
+    return [(*row[:10], None if row[10] is None else int(row[10]) + 1, *row[11:]) for row in said]
 
 
 @pytest.mark.parametrize("bug", [_forgets_expired, _takes_any_claim, _forgets_keys, _moves_times])

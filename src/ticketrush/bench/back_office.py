@@ -19,6 +19,7 @@ from ticketrush.bench.webhooks import webhooks_per_s
 from ticketrush.cluster.errors import NotInstalled
 from ticketrush.cluster.postgres import Postgres
 from ticketrush.cluster.server import running
+from ticketrush.garbage import collect_rarely
 from ticketrush.wiring import make_tables, store_of
 
 ORDERS: Final = 100_000
@@ -56,6 +57,7 @@ async def _store(url: str) -> float:
     await make_tables(url)
     store = store_of(url)
     await store.open()
+    collect_rarely()  # as a worker does
     try:
         return await orders_per_s(store, ORDERS)
     finally:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
 from ticketrush.bench.target import ITEM, SALE
+from ticketrush.ids import Ids
 from ticketrush.orders.model import Claim, Kind, Notice
 from ticketrush.orders.protocol import OrderStore
-
-BATCH: Final = 5_000
-"""Notices in one `put`."""
+from ticketrush.orders.worker import BATCH_MAX
 
 PAID_AFTER: Final = 10_000
 """Orders that are held between an order's being held and its being paid."""
@@ -22,7 +22,7 @@ _HOLD_MS: Final = 300_000
 
 
 async def orders_per_s(
-    store: OrderStore, orders: int, *, batch: int = BATCH, paid_after: int = PAID_AFTER, first: int = 0
+    store: OrderStore, orders: int, *, batch: int = BATCH_MAX, paid_after: int = PAID_AFTER, first: int = 0
 ) -> float:
     """Write `orders` new orders, each of them held and then paid, into an open store; how many a second.
 
@@ -41,25 +41,23 @@ async def orders_per_s(
 
 
 def _notices(first: int, orders: int, paid_after: int) -> Iterator[Notice]:
-    """Ids as long and as scattered as real ones."""
+    """Ids drawn as a ledger draws them."""
+    ids, held = Ids(), deque[str]()
     for number in range(first, first + orders + paid_after):
         if number < first + orders:
-            yield _held(number)
+            held.append(ids.draw())
+            yield _held(number, held[-1])
         if number - paid_after >= first:
-            yield _paid(number - paid_after)
+            yield _paid(number - paid_after, held.popleft())
 
 
-def _id(number: int) -> str:
-    return f"{(number * 0x9E3779B97F4A7C15F39CC0605CEDC835) & ((1 << 128) - 1):032x}"
-
-
-def _held(number: int) -> Notice:
+def _held(number: int, id: str) -> Notice:
     at_ms = _AT_MS + number
     claim = Claim(
         SALE, ITEM, f"buyer-{number * 7_919 % BUYERS:07d}", 1, at_ms + _HOLD_MS, 55_300, "CNY", f"{number:032x}"
     )
-    return Notice(_id(number), Kind.HELD, at_ms, claim)
+    return Notice(id, Kind.HELD, at_ms, claim)
 
 
-def _paid(number: int) -> Notice:
-    return Notice(_id(number), Kind.PAID, _AT_MS + number + 1_000, payment=f"pay-{number:012d}")
+def _paid(number: int, id: str) -> Notice:
+    return Notice(id, Kind.PAID, _AT_MS + number + 1_000, payment=f"pay-{number:012d}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from ticketrush import logs
 from ticketrush.admission.tokens import Tokens
 from ticketrush.engine import Engine
 from ticketrush.errors import LedgerUnavailable, SettingsError
+from ticketrush.garbage import collect_rarely
 from ticketrush.http.app import create_app
 from ticketrush.http.demo import Demo, StatLog
 from ticketrush.http.fastlane import FastLane
@@ -33,9 +33,6 @@ BACKLOG: Final = 4_096
 
 SEND_BUFFER_BYTES: Final = 64 << 10
 """What the system holds of answers that a client does not read (Linux: twice as much), instead of some 4 MB."""
-
-GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""What lives long here is not garbage: look for garbage rarely, and for old garbage hardly ever."""
 
 EXIT_WITHOUT_LEDGER: Final = 3
 """The exit code when the ledger does not answer at the stop; that of any error of the ledger."""
@@ -168,7 +165,5 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*GC_THRESHOLDS)
+            collect_rarely()
             self._started()

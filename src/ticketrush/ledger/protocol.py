@@ -58,7 +58,7 @@ class Ledger(Protocol):
         """Have `changed` called when there are `changes` that no call of `execute` here has made."""
 
     def new_id(self, sale: str, buyer: str) -> str:
-        """An id for a new reservation that nobody can guess: 128 random bits, and where it is to be found."""
+        """An id for a new reservation that nobody can guess: 72 random bits, and where it is to be found."""
 
     def remembers(self, sale: str, key: str) -> bool:
         """Whether a reservation was made in `sale` under the idempotency key `key`, by anybody.

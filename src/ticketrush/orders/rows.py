@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
 from typing import Any, Final, TypeAlias
+
+from msgspec.structs import astuple
 
 from ticketrush.orders.errors import NoticeRefused
 from ticketrush.orders.model import Claim, Kind, Notice, Order, OrderState
 
-Row: TypeAlias = Sequence[str | int | None]
+Row: TypeAlias = tuple[str | int | None, ...]
 """id, sale, item, buyer, quantity, expires_at, amount_minor, currency, key, payment, held_at, paid_at, cancelled_at,
 expired_at, refunded_at: None for what a batch does not tell."""
 
 COLUMNS: Final = 15
 
 _CLAIM: Final = slice(1, 9)
-_PAYMENT: Final = 9
+_PAYMENT: Final = slice(9, 10)
 _HELD: Final = 10
-_TIME: Final = {Kind.HELD: _HELD, Kind.PAID: 11, Kind.CANCELLED: 12, Kind.EXPIRED: 13, Kind.REFUNDED: 14}
+_PAID: Final = 11
 """Where a row has what."""
 
-_NOTHING: Final = (None,) * (COLUMNS - 1)
+_NO_CLAIM: Final = (None,) * 8
+
+_TIMES: Final = (Kind.HELD, Kind.PAID, Kind.CANCELLED, Kind.EXPIRED, Kind.REFUNDED)
+"""Whose times a row has, in this order, behind the payment."""
+
+_OTHER_TIMES: Final = {
+    kind: ((None,) * place, (None,) * (len(_TIMES) - 1 - place)) for place, kind in enumerate(_TIMES)
+}
+"""What a row with one time has before and after it."""
 
 _REASONS: Final = {
     "orders_written_once": "another claim or payment is known already, and what was written does not change",
@@ -39,7 +48,7 @@ def refusal(order: object, constraint: str) -> NoticeRefused:
     return NoticeRefused(f"order {order} is refused: {_REASONS.get(constraint, constraint)}")
 
 
-def rows_of(notices: Iterable[Notice]) -> list[list[str | int | None]]:
+def rows_of(notices: Iterable[Notice]) -> list[Row]:
     """One row for each order that the notices are about, in the order of the ids.
 
     Everybody writes in this order, so that no two of them wait for each other.
@@ -47,13 +56,11 @@ def rows_of(notices: Iterable[Notice]) -> list[list[str | int | None]]:
     Raises:
         NoticeRefused: notices contradict each other, or hold what no store can write.
     """
-    rows: dict[str, list[str | int | None]] = {}
+    rows: dict[str, Row] = {}
     for notice in notices:
-        row = rows.get(notice.order)
-        if row is None:
-            row = rows[notice.order] = [notice.order, *_NOTHING]
-        _add(row, notice)
-    return sorted(rows.values(), key=itemgetter(0))
+        row, known = _row(notice), rows.get(notice.order)
+        rows[notice.order] = row if known is None else _merged(known, row)
+    return [rows[id] for id in sorted(rows)]
 
 
 def parted(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
@@ -64,38 +71,33 @@ def parted(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
         if row[_HELD] is not None:
             claims.append(row)
         else:
-            more.append((row[0], row[_PAYMENT], *row[_HELD + 1 :]))
+            more.append((row[0], *row[_PAYMENT], *row[_PAID:]))
     return claims, more
 
 
-def _add(row: list[str | int | None], notice: Notice) -> None:
-    """Take a notice in; a repetition changes nothing, and another time of the same thing is one."""
-    column, claim, payment = _TIME[notice.kind], notice.claim, notice.payment
-    is_first, texts = row[column] is None, notice.order
-    if is_first:
-        row[column] = notice.at_ms
+def _row(notice: Notice) -> Row:
+    """What one notice tells. Raises NoticeRefused."""
+    claim = notice.claim
+    texts = notice.order + notice.payment
     if claim is not None:
-        said: list[str | int | None] = [
-            claim.sale,
-            claim.item,
-            claim.buyer,
-            claim.quantity,
-            claim.expires_at_ms,
-            claim.amount_minor,
-            claim.currency,
-            claim.key,
-        ]
-        if not is_first and row[_CLAIM] != said:
-            raise refusal(notice.order, "orders_written_once")
-        row[_CLAIM] = said
         texts += claim.sale + claim.item + claim.buyer + claim.currency + claim.key
-    if payment:
-        if not is_first and row[_PAYMENT] != payment:
-            raise refusal(notice.order, "orders_written_once")
-        row[_PAYMENT] = payment
-        texts += payment
     if "\0" in texts:
         raise NoticeRefused(f"order {notice.order!r} is refused: PostgreSQL cannot store a NUL character in a text")
+    said = _NO_CLAIM if claim is None else astuple(claim)
+    before, after = _OTHER_TIMES[notice.kind]
+    return (notice.order, *said, notice.payment or None, *before, notice.at_ms, *after)
+
+
+def _merged(known: Row, new: Row) -> Row:
+    """Both of one order; a repetition changes nothing, and another time of the same thing is one.
+
+    Raises:
+        NoticeRefused: they tell different claims or payments.
+    """
+    for what, time in (_CLAIM, _HELD), (_PAYMENT, _PAID):
+        if known[time] is not None and new[time] is not None and known[what] != new[what]:
+            raise refusal(known[0], "orders_written_once")
+    return tuple(after if before is None else before for before, after in zip(known, new, strict=True))
 
 
 def order_of(row: Sequence[Any]) -> Order:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from ticketrush import logs
 from ticketrush.errors import SettingsError, TicketrushError
+from ticketrush.garbage import collect_rarely
 from ticketrush.orders.errors import SourceUnavailable, StoreUnavailable
 from ticketrush.orders.patience import Patience, Stopped
 from ticketrush.orders.protocol import OrderStore, Source
@@ -70,6 +71,7 @@ async def work(
     try:
         async with opened(source, store, patience) as made:
             worker = OrderWorker(made, store)
+            collect_rarely()
             started(_serve_metrics(worker, metrics_port) if metrics_port is not None else "")
             beside = [loop.create_task(_stop_with(worker, patience.stopping))]
             if compare is not None:

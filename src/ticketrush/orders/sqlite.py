@@ -233,24 +233,33 @@ def _put(
     repairs: Sequence[Row],
     position: tuple[str, str] | None,
 ) -> None:
-    under_way: list[object] = [None]
-
-    def each(some: Sequence[Row]) -> Iterator[Row]:
-        for row in some:
-            under_way[0] = row[0]
-            yield row
-
     claims, more = parted(rows)
     with _transaction(connection):
-        try:
-            connection.executemany(_SQL["put"], each(claims))
-            connection.executemany(_SQL["put_more"], each(more))
-        except apsw.ConstraintError as error:
-            raise refusal(under_way[0], str(error).rpartition(": ")[2]) from error
+        new, _ = _written(connection, "put_new", claims)
+        for name, part in ("put", claims[new:]), ("put_more", more):
+            count, constraint = _written(connection, name, part)
+            if constraint:
+                raise refusal(part[count][0], constraint)
         connection.executemany(_SQL["put_dead_letter"], letters)
         connection.executemany(_SQL["put_repair"], repairs)
         if position is not None:
             connection.execute(_SQL["put_position"], position)
+
+
+def _written(connection: apsw.Connection, name: str, rows: Sequence[Row]) -> tuple[int, str]:
+    """Write rows up to the first that a constraint refuses: how many were written, and the constraint, or ""."""
+    count = -1
+
+    def each() -> Iterator[Row]:
+        nonlocal count
+        for count, row in enumerate(rows):  # noqa: B007
+            yield row
+
+    try:
+        connection.executemany(_SQL[name], each())
+    except apsw.ConstraintError as error:
+        return count, str(error).rpartition(": ")[2]
+    return len(rows), ""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from ticketrush.orders.notices import encode
 from ticketrush.orders.patience import RETRY_S, RETRY_S_MAX, Patience, Stopped
 from ticketrush.orders.protocol import Message, OrderStore, Source
 
-BATCH_MAX: Final = 5_000
+BATCH_MAX: Final = 10_000
 """Notices that are written in one transaction."""
 
 COLLECT_S: Final = 0.08

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import signal
 import socket
@@ -17,10 +16,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from ticketrush.cluster.ports import LOCALHOST
+from ticketrush.garbage import collect_rarely
 from ticketrush.http.answers import Answer, json_answer
 from ticketrush.http.problems import problem
 from ticketrush.http.requests import respond
-from ticketrush.http.server import BACKLOG, GC_THRESHOLDS
+from ticketrush.http.server import BACKLOG
 from ticketrush.strategies.errors import StoreBusy, StrategyError
 from ticketrush.strategies.shop import Strategy, Told
 from ticketrush.strategies.store import ITEM, Books, Order, Store
@@ -162,7 +162,5 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*GC_THRESHOLDS)
+            collect_rarely()
             self._started()

@@ -5,10 +5,11 @@ Kinds, of which there are equally many:
 - headers: a byte of the headers a second, for ever;
 - body: a byte of the body a second, for ever;
 - stalled: half of a body, and no more;
-- reads: asks for as much as the server takes, and never reads an answer; it counts from when it took no more.
+- reads: asks for as much as the server takes, and never reads an answer; it counts from when it took no more;
+- sips: the same, but reads a byte a second.
 
 It says in JSON on its first line that all are connected, and on its last line for each kind how many seconds each
-was slow until the server ended it; who is left after LAST_S is not there. None of them ever reads.
+was slow until the server ended it; who is left after LAST_S is not there. None of the others ever reads.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ FIRST: Final = {
     "body": START + b"Content-Length: 1000\r\n\r\n ",
     "stalled": START + b"Content-Length: 17\r\n\r\n" + b'{"item":',
     "reads": ASKS * 100,
+    "sips": ASKS * 100,
 }
-THEN: Final = {"headers": b"x", "body": b" ", "stalled": b"", "reads": ASKS * 100}
+THEN: Final = {"headers": b"x", "body": b" ", "stalled": b"", "reads": ASKS * 100, "sips": ASKS * 100}
+MUCH: Final = ("reads", "sips")
+"""Kinds that ask for much."""
 
 
 @dataclass
@@ -71,6 +75,9 @@ class Slow:
             self.unsent = self.unsent[self.socket.send(self.unsent) :]
         if self.unsent and not self.is_stuck:
             self.is_stuck, self.began_s = True, time.monotonic()
+        if self.kind == "sips":
+            with contextlib.suppress(OSError):
+                self.socket.recv(1)
 
     def end(self) -> None:
         self.ended_s = time.monotonic()
@@ -103,7 +110,7 @@ def main(port: int, count: int, last_s: float, kinds: list[str]) -> None:
     for number in range(count):
         slow.append(Slow(kinds[number * len(kinds) // count], port))
         slow[-1].send()
-        if slow[-1].kind == "reads":
+        if slow[-1].kind in MUCH:
             time.sleep(APART_S)
     print(json.dumps({"connected": len(slow)}), flush=True)
     live(slow, last_s)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import resource
 import socket
 import statistics
@@ -23,6 +24,7 @@ from tests.front_doors import front_door
 from tests.servers import Server, running
 from tests.wire import ConnectionEnded, Wire
 from ticketrush import processes
+from ticketrush.edge.nginx import SLOW_NAME
 
 CLIENTS: Final = 1_000
 CLOSED_S: Final = 15.0
@@ -41,6 +43,9 @@ GROWTH_MB: Final = 200.0
 and one write of answers (64 kB and the last one)."""
 
 ROOT: Final = Path(__file__).parents[2]
+
+IS_ROOT: Final = os.geteuid() == 0
+"""Who is not root ends no connections of others: clients whose body trickles stay then, and the tests have none."""
 
 
 @pytest.fixture(autouse=True)
@@ -167,17 +172,57 @@ def test_slow_clients_of_a_node(tmp_path: Path) -> None:
 
 
 def test_slow_clients_of_nginx(tmp_path: Path) -> None:
-    """Nginx has no bound for a whole body, so who sends a byte of it a second may stay, and costs the node nothing."""
-    kinds = ["headers", "stalled", "reads", "body"]
-    with front_door(tmp_path, (1,), flags=("--open",), keep_host=False) as door:
+    """Who is only idle keeps the connection."""
+    kinds = ["headers", "stalled", "reads", "sips", *(["body"] if IS_ROOT else [])]
+    with (
+        front_door(tmp_path, (1,), flags=("--open",), keep_host=False) as door,
+        processes.child("sent-away", ["sh", str(door.nginx.folder / SLOW_NAME)], tmp_path) as script,
+        Wire(door.port) as idle,
+    ):
         node = door.nodes[0]
         port = int(node.url.rpartition(":")[2])
         open_sales(port)
+        idle.send(purchase(1))
+        assert is_own(idle.answer(), 1)
         ordeal = suffer(door.port, node.pid, tmp_path, kinds, CLOSED_S + 5)
 
-        assert_sent_away(ordeal, kinds[:-1], len(kinds))
+        assert_sent_away(ordeal, kinds, len(kinds))
         assert_others_are_well(ordeal)
         assert node.is_running
+        idle.send(purchase(2))
+        assert is_own(idle.answer(), 2)
+        said = script.stdout.read_text()
+        ended = sum(map(int, re.findall(r"ended (\d+) clients", said)))
+        assert ended == (CLIENTS // len(kinds) if IS_ROOT else 0), "only those of bodies"
+
+
+def test_only_who_does_not_come_to_an_end_is_sent_away(tmp_path: Path) -> None:
+    """A body in pieces that is whole in time, and requests with pauses in between, are answered."""
+    with (
+        front_door(tmp_path, (1,), flags=("--open",), keep_host=False, slow_client_s=4) as door,
+        processes.child("sent-away", ["sh", str(door.nginx.folder / SLOW_NAME)], tmp_path),
+        Wire(door.port) as slow,
+        Wire(door.port) as pieces,
+        Wire(door.port) as pauses,
+    ):
+        open_sales(int(door.nodes[0].url.rpartition(":")[2]))
+        slow.send(purchase(1)[:-20])
+        began_s = time.monotonic()
+        for number in range(5):
+            whole = purchase(number)
+            pieces.send(whole[:-4])
+            pauses.send(whole)
+            assert is_own(pauses.answer(), number)
+            for piece in (whole[-4:-2], whole[-2:]):
+                time.sleep(1.0)
+                pieces.send(piece)
+                with contextlib.suppress(OSError):
+                    slow.send(b" ")
+            assert is_own(pieces.answer(), number)
+        if IS_ROOT:
+            with pytest.raises((ConnectionEnded, ConnectionError)):
+                slow.answer()
+            assert time.monotonic() - began_s < 12.0, "it was gone already, and not after a gap of 4 s"
 
 
 FILES: Final = 100

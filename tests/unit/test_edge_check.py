@@ -44,6 +44,7 @@ def test_the_programs_take_all_layers_together(tmp_path: Path) -> None:
     ("name", "right", "wrong", "words"),
     [
         ("nginx.conf", "server_tokens off", "server_tokenz off", 'unknown directive "server_tokenz"'),
+        ("nginx-slow.sh", "say() {", "say() (", "nginx-slow.sh: "),
         ("lvs-1/keepalived.conf", "lb_algo wrr", "lb_algo best", "Invalid lvs_scheduler 'best'"),
         ("lvs-1/keepalived.conf", "nopreempt", "nopreemt", "Unknown keyword 'nopreemt'"),
         ("lvs-1/nftables.conf", "goto to_goto", "goto to_nowhere", "No such file or directory"),
@@ -96,14 +97,15 @@ def test_what_would_change_this_machine_is_not_tried_without_a_network_of_its_ow
 
 def test_a_certificate_that_is_elsewhere_is_stood_in_for_and_that_is_said(tmp_path: Path) -> None:
     files = check.all_files(parse(front(TLS) + NODE))
-    (found,) = verdicts(tmp_path, files)
-    assert found.verdict == "well"
+    found, script = verdicts(tmp_path, files)
+    assert (found.file, found.verdict) == ("nginx.conf", "well")
+    assert script == Finding("nginx-slow.sh", "sh", "well")
     assert found.said == (
         "judged with a certificate made for the purpose: "
         "/etc/ticketrush/tls.crt, /etc/ticketrush/tls.key cannot be read here"
     )
     assert (tmp_path / "nginx.conf").read_text() == files["nginx.conf"], "the file itself is as it was"
-    assert [path.name for path in tmp_path.iterdir()] == ["nginx.conf"], "and nginx left nothing beside it"
+    assert {path.name for path in tmp_path.iterdir()} == set(files), "and nginx left nothing beside it"
 
 
 def test_a_certificate_that_is_there_is_judged_itself(tmp_path: Path) -> None:
@@ -130,7 +132,8 @@ def test_json_says_the_same_to_machines() -> None:
     said = json.loads(result.output)
     assert said["well"] is True
     assert [(each["file"], each["program"], each["verdict"]) for each in said["findings"]] == [
-        ("nginx.conf", "nginx", "well")
+        ("nginx.conf", "nginx", "well"),
+        ("nginx-slow.sh", "sh", "well"),
     ]
 
 
@@ -139,7 +142,10 @@ def test_not_installed_alone_is_exit_code_2_for_nothing_is_known(monkeypatch: py
     monkeypatch.setenv("PATH", "/nowhere")
     result = run(NODE)
     assert result.exit_code == 2
-    assert result.output == "not installed  nginx.conf  (nginx): install the package nginx\n"
+    assert result.output == (
+        "not installed  nginx.conf  (nginx): install the package nginx\n"
+        "not installed  nginx-slow.sh  (sh): install the package dash\n"
+    )
 
 
 def test_a_cluster_file_that_makes_no_sense_is_exit_code_2() -> None:

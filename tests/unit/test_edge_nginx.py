@@ -61,7 +61,7 @@ def complaint(folder: Path, cluster: ClusterFile) -> str:
     """What Nginx says of what is rendered."""
     rendered = nginx.files(cluster)
     write(folder, rendered)
-    return "\n".join(filter(None, (judge(folder, name) for name in rendered)))
+    return "\n".join(filter(None, (judge(folder, name) for name in rendered if name != nginx.SLOW_NAME)))
 
 
 @pytest.mark.parametrize("nodes", [NODES, NODES + THIRD_ELSEWHERE], ids=["one site", "two sites"])
@@ -155,6 +155,8 @@ PLACES: Final = {
 }
 
 
+TLS: Final = 'tls = { certificate = "/c", key = "/k" }'
+
 PATHS: Final = ("..", "a..b")
 """Break out of nothing but a host name."""
 
@@ -217,15 +219,15 @@ def test_each_site_has_a_file_in_which_the_others_are_a_reserve() -> None:
 
     rendered = nginx.files(cluster)
 
-    assert sorted(rendered) == ["nginx-a.conf", "nginx-b.conf"]
-    reserve = {name: _reserve(text) for name, text in rendered.items()}
+    assert sorted(rendered) == ["nginx-a.conf", "nginx-b.conf", nginx.SLOW_NAME]
+    reserve = {name: _reserve(text) for name, text in rendered.items() if name != nginx.SLOW_NAME}
     assert reserve == {"nginx-a.conf": {"18003"}, "nginx-b.conf": {"18001", "18002"}}
 
 
 def test_proxies_in_one_site_have_one_file() -> None:
     proxy = '[[proxies]]\nname = "nginx-1"\naddress = "10.0.2.1"\nsite = "a"\n'
     rendered = nginx.files(parse(NODES + THIRD_ELSEWHERE + proxy))
-    assert list(rendered) == ["nginx.conf"]
+    assert list(rendered) == ["nginx.conf", nginx.SLOW_NAME]
     assert _reserve(rendered["nginx.conf"]) == {"18003"}
 
 
@@ -234,6 +236,16 @@ def _reserve(text: str) -> set[str]:
     upstream = text.partition("upstream ticketrush_nodes {")[2].partition("}")[0]
     servers = [line.split() for line in upstream.splitlines() if line.strip().startswith("server ")]
     return {words[1].partition(":")[2] for words in servers if "backup;" in words}
+
+
+def test_slow_clients_are_ended_at_the_ports_of_nginx_and_not_before_nginx_would() -> None:
+    plain, tls = (nginx.files(parse(front("weighted", line) + NODES))[nginx.SLOW_NAME] for line in ("", TLS))
+    assert 'ports="sport = :18080"\n' in plain
+    assert 'ports="sport = :18080 or sport = :443"\n' in tls
+    for slow_s in (1, 9, 10, 60):
+        text = nginx.files(parse(front("weighted", f"slow_client_s = {slow_s}") + NODES))[nginx.SLOW_NAME]
+        looks = int(text.partition("\nlooks=")[2].split()[0])
+        assert slow_s <= looks * nginx.LOOK_S <= slow_s + 3
 
 
 def test_round_robin_heeds_no_weights() -> None:

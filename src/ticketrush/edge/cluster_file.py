@@ -122,7 +122,7 @@ class Front(_Table):
     body_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = 16_384
     header_bytes: Annotated[int, Field(ge=1_024, le=65_536)] = 32_768
     slow_client_s: Annotated[int, Field(ge=1, le=60)] = 10
-    """How long a client may take for its headers, between two parts of its body, and to read."""
+    """How long a client may take for its headers, its body and to read; nginx-slow.sh bounds a body as a whole."""
     max_fails: Annotated[int, Field(ge=1, le=100)] = 1
     fail_timeout_s: Annotated[int, Field(ge=1, le=60)] = 2
     connect_timeout_s: Annotated[int, Field(ge=1, le=10)] = 1

@@ -12,12 +12,18 @@ from typing import Final
 
 import msgspec
 
-from ticketrush.edge.cluster_file import ClusterFile, NodeEntry
+from ticketrush.edge.cluster_file import ClusterFile, Front, NodeEntry
 from ticketrush.edge.health import ready
 from ticketrush.edge.render import render
 
 NAME: Final = "nginx.conf"
 """The file of a cluster in one site; `name_of` has the others."""
+
+SLOW_NAME: Final = "nginx-slow.sh"
+"""What runs beside Nginx, and ends clients whose bodies trickle."""
+
+LOOK_S: Final = 2
+"""How often that looks at the connections."""
 
 HASH_WEIGHT_MAX: Final = 4_096
 """Of all nodes together under buyer-hash: Nginx makes 160 points of each, and sorts them when it starts."""
@@ -117,8 +123,9 @@ PROBLEMS: Final = (
 
 
 def files(cluster: ClusterFile) -> dict[str, str]:
-    """The files of the proxies, by name: one for each site that has some; they prefer its own nodes."""
-    return {name_of(cluster, site): _render(cluster, site) for site in sites_of(cluster)}
+    """The files of the proxies, by name: one for each site that has some, preferring its own nodes; and `SLOW_NAME`."""
+    own = {name_of(cluster, site): _render(cluster, site) for site in sites_of(cluster)}
+    return own | {SLOW_NAME: _slow(cluster.front)}
 
 
 def sites_of(cluster: ClusterFile) -> list[str]:
@@ -143,6 +150,17 @@ def _render(cluster: ClusterFile, site: str) -> str:
         weights=_weights(cluster),
         problems=PROBLEMS,
         ready=ready(cluster),
+    )
+
+
+def _slow(front: Front) -> str:
+    """What ends a client that takes longer than `slow_client_s` over a request, and two looks at most."""
+    ports = (front.port,) if front.tls is None else (front.port, front.tls.port)
+    return render(
+        "nginx-slow.sh.j2",
+        every_s=LOOK_S,
+        looks=max(2, -(-front.slow_client_s // LOOK_S)),
+        ports=[f"sport = :{port}" for port in ports],
     )
 
 

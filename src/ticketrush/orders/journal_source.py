@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -78,7 +78,7 @@ class JournalSource:
         until_s = time.monotonic() + wait_s
         while True:
             events = await self._call(self._read, most)
-            messages = [message for seq, event in events if (message := self._message(seq, event)) is not None]
+            messages = list(self._messages(events))
             if messages:
                 self._is_told = True
             elif not self._is_told:
@@ -170,10 +170,13 @@ class JournalSource:
                 if isinstance(event, ev.SaleCreated):
                     self._prices.learn(event.sale)
 
-    def _message(self, seq: int, event: AnyEvent) -> Message | None:
-        try:
-            notice = notice_of(event, self._prices)
-        except (KeyError, ValueError) as error:
-            return Message(f"{self.name}/{seq}", repr(event).encode(), None, f"{type(error).__name__}: {error}")
-        # Another journal that is put in this one's place has another event of the same number.
-        return None if notice is None else Message(f"{self.name}/{seq}/{notice.id}", b"", notice)
+    def _messages(self, events: Sequence[tuple[int, AnyEvent]]) -> Iterator[Message]:
+        name, prices = self.name, self._prices
+        for seq, event in events:
+            try:
+                notice = notice_of(event, prices)
+            except (KeyError, ValueError) as error:
+                yield Message(f"{name}/{seq}", repr(event).encode(), None, f"{type(error).__name__}: {error}")
+            else:
+                if notice is not None:
+                    yield Message(f"{name}/{seq}", b"", notice)

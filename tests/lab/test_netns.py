@@ -139,6 +139,85 @@ def test_what_a_killed_lab_has_left_is_removed_by_the_next_and_nothing_else(tmp_
         assert len(net.hosts["mine"].pids()) == 1, "one whose lab goes on was removed"
 
 
+ENTERS = """
+import os, sys
+from pathlib import Path
+from ticketrush.lab.netns import inside, network
+with network(Path(sys.argv[1])) as net:
+    host = net.host("ann")
+    child = host.start("sleep", ["sleep", "1000"])
+    while not host.pids():
+        pass
+    with inside(host):
+        assert os.getpid() not in host.pids()
+        host.kill()
+    print(child.exit_code, flush=True)
+    never_left = inside(host)
+    never_left.__enter__()
+print("alive")
+"""
+
+
+def test_a_lab_that_stands_in_a_host_outlives_it(tmp_path: Path) -> None:
+    """When that host is killed, and when all of them are and it has not come home."""
+    done = subprocess.run([sys.executable, "-c", ENTERS, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{-signal.SIGKILL}\nalive\n"), done.stderr
+
+
+VISIT = """
+import ctypes, os, sys, time
+print("here", flush=True)
+place = os.open(sys.stdin.readline().strip(), os.O_RDONLY)
+print(ctypes.CDLL(None).setns(place, 0), flush=True)
+time.sleep(1000)
+"""
+
+
+def test_who_was_there_before_the_lab_is_left_alone_whatever_host_it_enters(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", VISIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as visitor:
+        assert visitor.stdin is not None
+        assert visitor.stdout is not None
+        try:
+            assert visitor.stdout.readline() == "here\n"
+            with Holding(tmp_path) as (process, tag):
+                visitor.stdin.write(f"{NAMES}/{tag}-host-1\n")
+                visitor.stdin.flush()
+                assert visitor.stdout.readline() == "0\n"
+                assert visitor.pid in pids_of(tag)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 128 + signal.SIGTERM
+                assert left_of(tag) == []
+            assert visitor.poll() is None
+        finally:
+            visitor.kill()
+
+
+MISNAMED = """
+import os, subprocess, sys
+from pathlib import Path
+from ticketrush.lab.netns import NAMES, network
+with network(Path(sys.argv[1])) as net:
+    neighbour = subprocess.Popen(["sleep", "1000"])
+    subprocess.run(["ip", "netns", "attach", f"{net.tag}-own", "1"], check=True)
+print(neighbour.poll(), os.listdir(NAMES))
+"""
+
+
+def test_a_host_that_is_the_machine_s_own_network_is_forgotten_and_nobody_in_it_is_killed(tmp_path: Path) -> None:
+    """The machine is one that was made for it, so that a failure kills nobody else."""
+    machine = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]
+    start = 'mkdir -p /run/netns && mount -t tmpfs none /run/netns && "$@"'
+    done = subprocess.run(
+        [*machine, start, "sh", sys.executable, "-c", MISNAMED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "None []\n"), done.stderr
+
+
 class Holding:
     """A lab in a process of its own, and its tag."""
 

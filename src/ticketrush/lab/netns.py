@@ -21,7 +21,7 @@ from typing import Final
 
 from ticketrush import processes, stop
 from ticketrush.lab.errors import LabError, NoLab
-from ticketrush.lab.owner import PREFIX, is_left_behind, new_tag
+from ticketrush.lab.owner import PREFIX, can_have_started, is_left_behind, new_tag
 from ticketrush.lab.tools import find
 
 RUN_S: Final = 10.0
@@ -236,17 +236,23 @@ def network(folder: Path) -> Iterator[Network]:
 @contextlib.contextmanager
 def inside(host: Host) -> Iterator[None]:
     """Within, what this thread connects to, it connects to from `host`; a connection stays there afterwards."""
-    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        there = os.open(NAMES / host.namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+    with contextlib.ExitStack() as stack:
+        with stop.postponed():
+            own = _opened(Path("/proc/thread-self/ns/net"), stack)
+            there = _opened(NAMES / host.namespace, stack)
+            stack.callback(_enter, own)
             _enter(there)
+        try:
             yield
         finally:
-            _enter(own)
-            os.close(there)
-    finally:
-        os.close(own)
+            with stop.postponed():  # an interruption must not leave us there
+                stack.close()
+
+
+def _opened(namespace: Path, stack: contextlib.ExitStack) -> int:
+    handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, handle)
+    return handle
 
 
 def _enter(namespace: int) -> None:
@@ -287,7 +293,12 @@ def _remove(namespaces: Sequence[str]) -> None:
 
 
 def _kill_all(namespaces: Sequence[str]) -> None:
-    """SIGKILL for all that runs there, until nothing does."""
+    """SIGKILL for all that runs there and can be the lab's, until nothing of it does.
+
+    What is in a lab's namespace is the lab's, a shell too that somebody has opened in it: a machine that loses its
+    power asks nobody. Not the lab's are the lab itself, which may have entered one (`inside`), whoever is older
+    than it, and all that runs in the machine's own network, whatever name that has been given.
+    """
     give_up_s = time.monotonic() + GONE_S
     while pids := _pids_in(namespaces):
         for pid in pids:
@@ -298,28 +309,38 @@ def _kill_all(namespaces: Sequence[str]) -> None:
 
 
 def _kill(pid: int, namespaces: Sequence[str]) -> None:
-    """SIGKILL for `pid` if it is, now that its number cannot change hands, still one of those there."""
+    """SIGKILL for `pid` if it is, now that its number cannot change hands, still one of the lab's there."""
     with contextlib.suppress(ProcessLookupError):
         handle = os.pidfd_open(pid)
         try:
-            if _network_of(pid) in _networks(namespaces):
+            if _is_there(pid, _networks(namespaces)):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         finally:
             os.close(handle)
 
 
 def _pids_in(namespaces: Sequence[str]) -> list[int]:
+    """What runs there and can be the lab's."""
     wanted = _networks(namespaces)
     numbers = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
-    return [pid for pid in numbers if _network_of(pid) in wanted] if wanted else []
+    return [pid for pid in numbers if _is_there(pid, wanted)] if wanted else []
 
 
-def _networks(namespaces: Iterable[str]) -> set[tuple[int, int]]:
-    found = set()
+def _is_there(pid: int, wanted: Mapping[tuple[int, int], str]) -> bool:
+    """Whether `pid` is in one of the networks `wanted`, and the lab of that name can have started it."""
+    where = wanted.get(_network_of(pid) or _NOWHERE)
+    return where is not None and can_have_started(where, pid)
+
+
+def _networks(namespaces: Iterable[str]) -> dict[tuple[int, int], str]:
+    """The namespaces by their networks; none that is the machine's own."""
+    found = {}
     for namespace in namespaces:
         with contextlib.suppress(OSError):
             of = (NAMES / namespace).stat()
-            found.add((of.st_dev, of.st_ino))
+            found[of.st_dev, of.st_ino] = namespace
+    found.pop(_network_of(_INIT) or _NOWHERE, None)
+    found.pop(_AT_HOME or _NOWHERE, None)
     return found
 
 
@@ -329,3 +350,9 @@ def _network_of(pid: int) -> tuple[int, int] | None:
         of = Path(f"/proc/{pid}/ns/net").stat()
         return of.st_dev, of.st_ino
     return None
+
+
+_INIT: Final = 1
+_NOWHERE: Final = (0, 0)
+_AT_HOME: Final = _network_of(os.getpid())
+"""Where we were before we could enter any other."""

@@ -26,6 +26,13 @@ def is_left_behind(name: str) -> bool:
     return found is not None and _started(int(found[1])) != int(found[2])
 
 
+def can_have_started(name: str, pid: int) -> bool:
+    """Whether the process that `name` is of can have started `pid`: not if that is itself, or older than it."""
+    found = _NAME.match(name)
+    at = _started(pid)
+    return found is not None and at is not None and pid != int(found[1]) and at >= int(found[2])
+
+
 def _started(pid: int) -> int | None:
     """When the process started, in ticks since boot; None if it is gone. It tells apart those that had one number."""
     try:

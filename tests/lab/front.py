@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -45,6 +46,11 @@ def eventually(is_so: Callable[[], bool], within_s: float = 10.0) -> float:
     return time.monotonic() - began
 
 
+def hear_ctrl_c() -> None:
+    """A `preexec_fn`: what is started hears SIGINT, even if we do not, as what a shell has started with & does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def serve(host: Host, name: str, *, address: str = "", port: int = 80) -> processes.Child:
     """A web server in `host` that answers with `name`."""
     child = host.start("web", [sys.executable, "-S", WEB, address, str(port), name, str(_unready(host))])
@@ -81,17 +87,28 @@ def _read(said: str) -> list[tuple[float, str]]:
 
 
 class Asking:
-    """A client in `host` that asks for `for_s` seconds, one connection after the other, every 20 ms or so."""
+    """A client in `host` that asks until the end of the test, one connection after the other, every 20 ms or so."""
 
-    def __init__(self, host: Host, address: str, for_s: float, *, port: int = 80, pause_s: float = 0.02) -> None:
-        self._for_s = for_s
-        self._child = host.start("ask", _command(address, port, 1e9, for_s, pause_s))
+    def __init__(self, host: Host, address: str, *, port: int = 80, pause_s: float = 0.02) -> None:
+        self._child = host.start("ask", _command(address, port, 1e9, 100, pause_s))
 
     def was_answered_by(self, name: str) -> bool:
         """Whether `name` has answered by now."""
         return any(who == name for _, who in _read(self._child.stdout.read_text()))
 
     def answers(self) -> Sequence[tuple[float, str]]:
-        """When each connection began, and who answered; waits until the time is over."""
-        assert self._child.process.wait(self._for_s + 20) == 0, self._child.words()
+        """When each connection began, and who answered; it asks no more."""
+        assert not self._child.ended, self._child.words()
+        self._child.stop()
         return _read(self._child.stdout.read_text())
+
+    def until_well(self, for_s: float = 1.0, within_s: float = 15.0) -> Sequence[tuple[float, str]]:
+        """Its answers, once a connection was lost and then none for `for_s`. Fails if that takes `within_s`."""
+        eventually(lambda: self._quiet_s() >= for_s, within_s)
+        return self.answers()
+
+    def _quiet_s(self) -> float:
+        """How long it goes on without a loss since the last one; -1.0 if there was none."""
+        answers = _read(self._child.stdout.read_text())
+        lost = [began for began, name in answers if name.startswith("!")]
+        return answers[-1][0] - lost[-1] if lost else -1.0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.front import hear_ctrl_c
 from ticketrush import processes
 from ticketrush.lab.errors import LabError
 from ticketrush.lab.netns import NAMES, Network, network, remove_left_behind
@@ -222,7 +223,12 @@ class Holding:
     """A lab in a process of its own, and its tag."""
 
     def __init__(self, folder: Path) -> None:
-        self.process = subprocess.Popen([sys.executable, str(HOLDER), str(folder)], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, str(HOLDER), str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - no thread of ours holds a lock here
+        )
 
     def __enter__(self) -> tuple[subprocess.Popen[str], str]:
         assert self.process.stdout is not None

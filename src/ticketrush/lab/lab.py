@@ -61,21 +61,20 @@ class Lab:
         return self.host(ROUTER)
 
     def start(self) -> None:
-        """Start everything, from the ledger outwards, and wait until buyers are led to every balancer.
+        """Start everything, and wait until buyers are led to every balancer.
 
         Raises:
             LabError: something does not start.
         """
         self._render()
         self._wire()
+        for host in (self.router, *(self.host(place.name) for place in self.plan.balancers)):
+            programs.start_router(host)  # routers come to know one another meanwhile, which takes seconds
         self._start_ledger()
         self._start_nodes()
         for place in self.plan.balancers:
-            host = self.host(place.name)
             self.start_nginx(place.name, place.site)
-            programs.start_router(host)
-            programs.start_balancer(host)
-        programs.start_router(self.router)
+            programs.start_balancer(self.host(place.name))
         until(lambda: len(self.ways()) == len(self.plan.balancers), READY_S, "the router to know every balancer")
         until(self.answers, READY_S, "an answer at the virtual address")
 

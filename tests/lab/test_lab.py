@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -12,17 +13,22 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
+import redis
 
 from tests.lab.front import hear_ctrl_c
 from ticketrush import processes
+from ticketrush.audit import AuditReport
 from ticketrush.lab.lab import home_of_folders
-from ticketrush.lab.netns import NAMES
-from ticketrush.lab.outcome import Outcome
-from ticketrush.lab.sale import Crowd
-from ticketrush.lab.scenarios import MOVES_S, SELLS_S
+from ticketrush.lab.netns import NAMES, inside
+from ticketrush.lab.outcome import Outcome, Promise, exactly_sold
+from ticketrush.lab.plan import LEDGER_PORT, LabPlan
+from ticketrush.lab.sale import ITEM, SALE, Crowd
+from ticketrush.lab.scenarios import MOVES_S, SELLS_S, Run, Scenario, play
+from ticketrush.lab.visit import Seen
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -40,6 +46,7 @@ class Plays:
         self.folder = folder
         self._waiting = deque(names)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._start_more()
 
     def result(self, name: str) -> Outcome:
         """What came out of it; with what it measured printed. All that it promises must be so."""
@@ -96,46 +103,117 @@ def found(plays: Plays, request: pytest.FixtureRequest) -> Outcome:
     return plays.result(request.param)
 
 
-def scenario(name: str) -> pytest.MarkDecorator:
+def about(name: str) -> pytest.MarkDecorator:
     """The test is about that scenario."""
     return pytest.mark.parametrize("found", [name], indirect=True)
 
 
-@scenario("calm")
+@dataclasses.dataclass
+class Planted:
+    """A ledger that sells a ticket twice, and loses one that was sold; what the auditor says of each."""
+
+    twice: AuditReport | None = None
+    lost: AuditReport | None = None
+
+    def sell_twice(self, run: Run) -> None:
+        """The stock has one more than there are."""
+        with valkey(run) as client:
+            assert client.hincrby(f"ticketrush:{{{SALE}:{ITEM}}}:stock", "available", 1) > 0
+
+    def lose(self, run: Run) -> None:
+        """The journal loses its first reservation."""
+        events = f"ticketrush:{{{SALE}:0}}:events"
+        with valkey(run) as client:
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", client.xrange(events))
+            first = next(id_ for id_, entry in entries if b"held" in entry[b"events"])
+            assert client.xdel(events, first) == 1
+
+    def judge(self, run: Run, seen: Seen, found: AuditReport, _: object) -> list[Promise]:
+        self.twice = found
+        promises = exactly_sold(found, seen, run.sale.crowd.tickets)
+        self.lose(run)
+        self.lost = run.sale.audit(seen)
+        told = msgspec.structs.replace(seen, lost=["one that a server did not know when its buyer paid"])
+        return [
+            *promises,
+            *exactly_sold(self.lost, seen, run.sale.crowd.tickets),
+            *exactly_sold(found, told, run.sale.crowd.tickets),
+        ]
+
+
+@contextlib.contextmanager
+def valkey(run: Run) -> Iterator[redis.Redis]:
+    """Past all nodes, to the ledger itself."""
+    host = run.lab.ledgers[0].host
+    with contextlib.closing(redis.Redis(host.address, LEDGER_PORT)) as client:
+        with inside(host):
+            client.ping()
+        yield client
+
+
+@pytest.mark.usefixtures("plays")  # they start meanwhile
+def test_the_canary_a_ticket_sold_twice_and_one_lost_are_found_by_the_lab_s_own_audit() -> None:
+    planted = Planted()
+    scenario = Scenario("planted", "Planted", LabPlan(), planted.sell_twice, planted.judge)
+    crowd = Crowd(buyers=60, tickets=40, per_second=60)
+
+    found = play(scenario, crowd, print)
+
+    assert found.oversold == 1
+    assert found.sold == crowd.tickets + 1
+    assert not found.audit["I1"]
+    assert not found.ok
+    assert planted.twice is not None
+    assert planted.twice.lost == 0
+    assert planted.lost is not None
+    assert planted.lost.lost == 1
+    assert not planted.lost.I3
+    sold, lost, audited = (
+        "all 40 tickets are sold, none twice",
+        "no acknowledged reservation is lost",
+        "the auditor finds I1 to I8 true",
+    )
+    said = [(promise.text, promise.holds) for promise in found.promises]
+    assert said[:3] == [(sold, False), (lost, True), (audited, False)]
+    assert said[3:6] == [(sold, False), (lost, False), (audited, False)], "one too many hides one too few"
+    assert said[6:9] == [(sold, False), (lost, False), (audited, False)], "a buyer was told that it is lost"
+
+
+@about("calm")
 def test_nothing_fails_and_everybody_gets_a_share(found: Outcome) -> None:
     assert found.sold == found.paid == found.acknowledged == CROWD.tickets
     assert sum(found.requests["nodes"].values()) >= CROWD.buyers + CROWD.tickets
     assert len(found.requests["proxies"]) == 2
 
 
-@scenario("balancer")
+@about("balancer")
 def test_a_killed_balancer_costs_seconds_and_no_ticket(found: Outcome) -> None:
     assert found.sold == found.paid == CROWD.tickets
     assert 0 < found.figures["route_s"] <= MOVES_S
     assert 0 < found.figures["last_unanswered_s"] <= MOVES_S, "half of the buyers were led to the one that was killed"
 
 
-@scenario("node")
+@about("node")
 def test_a_killed_node_is_noticed_and_nobody_hears_of_it(found: Outcome) -> None:
     assert found.sold == found.paid == CROWD.tickets
     assert 0 < found.figures["noticed_s"] <= MOVES_S
 
 
-@scenario("nginx")
+@about("nginx")
 def test_an_ill_balancer_withdraws_and_comes_back(found: Outcome) -> None:
     assert found.sold == found.paid == CROWD.tickets
     assert found.figures["withdrawn_s"] <= found.figures["route_s"] <= MOVES_S
     assert found.figures["back_s"] > 0
 
 
-@scenario("site-replica")
+@about("site-replica")
 def test_a_lost_site_loses_no_success_that_a_replica_had(found: Outcome) -> None:
     assert found.lost == 0
     assert found.sold == CROWD.tickets
     assert 0 < found.figures["rto_s"] <= SELLS_S
 
 
-@scenario("site-memory")
+@about("site-memory")
 def test_a_lost_site_with_copies_that_come_later_is_measured(found: Outcome) -> None:
     assert 0 < found.figures["rto_s"] <= SELLS_S
     assert found.figures["rpo_reservations"] == found.lost

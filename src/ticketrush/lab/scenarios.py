@@ -125,7 +125,7 @@ def _all_is_answered(run: Run, seen: Seen, found: AuditReport, lines: list[o.Lin
         Promise("every request is answered", not any(of.fate is Fate.SILENT for of in seen.tries)),
         Promise("the nodes get equal shares, within 5 %", least > 0.95 * fair and most < 1.05 * fair),
         Promise("the router leads 35 % to 65 % to each balancer", min(ways.values()) > 0.35 * sum(ways.values())),
-        *o.exactly_sold(found, run.sale.crowd.tickets),
+        *o.exactly_sold(found, seen, run.sale.crowd.tickets),
     ]
 
 
@@ -135,7 +135,7 @@ def _traffic_moves(run: Run, seen: Seen, found: AuditReport, _: list[o.Line]) ->
         Promise(f"who comes {MOVES_S:g} s after the fault is answered", last_s <= MOVES_S),
         Promise(f"there are answers again within {MOVES_S:g} s", silence_s <= MOVES_S),
         Promise("there was something to answer", seen.ended_s - run.fault_s > MOVES_S),
-        *o.exactly_sold(found, run.sale.crowd.tickets),
+        *o.exactly_sold(found, seen, run.sale.crowd.tickets),
     ]
 
 
@@ -156,7 +156,7 @@ def _sells_elsewhere(run: Run, seen: Seen, found: AuditReport, _: list[o.Line]) 
     again_s = _rpo_and_rto(run, seen, found)
     return [
         Promise(f"somebody can buy again within {SELLS_S:g} s", 0 <= again_s <= SELLS_S),
-        *o.exactly_sold(found, run.sale.crowd.tickets),
+        *o.exactly_sold(found, seen, run.sale.crowd.tickets),
     ]
 
 

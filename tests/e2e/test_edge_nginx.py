@@ -39,7 +39,8 @@ def test_it_runs_without_root() -> None:
         folder = Path(name)
         nobody = pwd.getpwnam("nobody")
         as_nobody: dict[str, Any] = {}
-        render.write(folder, nginx.files(ClusterFile(front=Front(port=port), nodes=(nowhere,))))
+        rendered = nginx.files(ClusterFile(front=Front(port=port), nodes=(nowhere,)))
+        render.write(folder, rendered)
         if os.geteuid() == 0:
             as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
@@ -59,7 +60,7 @@ def test_it_runs_without_root() -> None:
         said += (folder / "error.log").read_text()
         assert process.returncode == 0, said
         assert "Permission denied" not in said
-        owners = {path.name: path.stat().st_uid for path in folder.iterdir() if path.name != "nginx.conf"}
+        owners = {path.name: path.stat().st_uid for path in folder.iterdir() if path.name not in rendered}
         assert set(owners.values()) == {nobody.pw_uid if as_nobody else os.geteuid()}, owners
 
 
@@ -188,6 +189,8 @@ def test_one_address_may_not_ask_for_more_than_its_rate(tmp_path: Path) -> None:
             (429, "overloaded", "1")
         }
         assert {call(door, "GET", path).status for path in ("/healthz", "/readyz") for _ in range(10)} == {200}
+        likewise = [call(door, "GET", path).status for path in ("/HEALTHZ", "/Readyz") for _ in range(10)]
+        assert likewise.count(429) >= 15, "which is not how they are spelt, and goes to a node"
 
 
 def test_who_asks_whether_it_is_well_is_not_limited_and_takes_nothing_from_others(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from tests.unit.edge_files import BALANCERS, NETWORKS, NODE, PROXIES, ROUTERS, TLS, front, not_well, verdicts
 from ticketrush.cli import app
-from ticketrush.edge import check
+from ticketrush.edge import check, programs
 from ticketrush.edge.check import Finding
 from ticketrush.edge.cluster_file import parse
 
@@ -87,7 +87,7 @@ def test_what_would_change_this_machine_is_not_tried_without_a_network_of_its_ow
     few = tmp_path / "bin"
     few.mkdir()
     for program in ("sh", "readlink", "sysctl"):  # and no unshare
-        (few / program).symlink_to(shutil.which(program, path=f"{os.defpath}:{check.PLACES}") or "")
+        (few / program).symlink_to(shutil.which(program, path=f"{os.defpath}:{programs.PLACES}") or "")
     (tmp_path / "lvs").mkdir()
     (tmp_path / "lvs" / "sysctl.conf").write_text("net.ipv4.no_such_setting = 1\n")
     (found,) = check.judge(tmp_path, ["lvs/sysctl.conf"], path=str(few))
@@ -130,7 +130,7 @@ def test_json_says_the_same_to_machines() -> None:
     result = run(front(TLS) + NODE, "--json")
     assert result.exit_code == 0
     said = json.loads(result.output)
-    assert said["well"] is True
+    assert said["ok"] is True
     assert [(each["file"], each["program"], each["verdict"]) for each in said["findings"]] == [
         ("nginx.conf", "nginx", "well"),
         ("nginx-slow.sh", "sh", "well"),
@@ -138,7 +138,7 @@ def test_json_says_the_same_to_machines() -> None:
 
 
 def test_not_installed_alone_is_exit_code_2_for_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "PLACES", "/nowhere")
+    monkeypatch.setattr(programs, "PLACES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     result = run(NODE)
     assert result.exit_code == 2

@@ -30,7 +30,7 @@ def check(
         Path | None,
         flag("EDGE_CHECK_OUT", "Render into this folder, and keep it; else it is not kept.", "--out", metavar="DIR"),
     ] = None,
-    as_json: Annotated[bool, flag("EDGE_CHECK_JSON", "Print one line of JSON: well, findings.", "--json")] = False,
+    as_json: Annotated[bool, flag("EDGE_CHECK_JSON", "Print what was found as JSON.", "--json")] = False,
 ) -> None:
     """Render all layers, and let the programs themselves judge: a line for each file.
 
@@ -47,7 +47,7 @@ def check(
         findings = checks.judge(folder, files)
     code = _code(findings)
     if as_json:
-        output.as_json({"well": code == Exit.OK, "findings": findings})
+        output.as_json({"ok": code == Exit.OK, "findings": findings})
     else:
         _print(findings)
     raise typer.Exit(code)

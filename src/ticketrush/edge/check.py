@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -17,14 +16,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ticketrush import processes
-from ticketrush.edge import certificates, lvs, nginx, ospf
+from ticketrush.edge import certificates, lvs, nginx, ospf, programs
 from ticketrush.edge.cluster_file import ClusterFile
 
 CHECK_S: Final = 20.0
 """How long a program may take over a file."""
-
-PLACES: Final = "/usr/sbin:/sbin:/usr/local/sbin:/usr/lib/frr"
-"""Where systems keep what a user does not start."""
 
 PACKAGES: Final = {
     "nginx": "nginx",
@@ -72,7 +68,7 @@ def all_files(cluster: ClusterFile) -> dict[str, str]:
 def judge(folder: Path, names: Iterable[str], *, path: str | None = None) -> list[Finding]:
     """What the programs say of the files `names` in `folder`, in that order; a finding for each.
 
-    `path` is where programs are looked for; None is PATH, and PLACES.
+    `path` is where programs are looked for (`programs.look_for`).
     """
     with tempfile.TemporaryDirectory(prefix="ticketrush-check-") as scratch:
         bench = _Bench(folder.resolve(), Path(scratch), path)
@@ -89,8 +85,7 @@ class _Bench:
     """Where files are judged; what programs write goes into `scratch`."""
 
     def __init__(self, folder: Path, scratch: Path, path: str | None) -> None:
-        self._folder, self._scratch = folder, scratch
-        self._path = f"{os.environ.get('PATH', os.defpath)}:{PLACES}" if path is None else path
+        self._folder, self._scratch, self._path = folder, scratch, path
         self._alone = self._how_to_be_alone()
 
     def judge(self, name: str) -> Finding:
@@ -165,14 +160,14 @@ class _Bench:
         return done.returncode, f"{done.stderr}\n{done.stdout}"
 
     def _find(self, program: str) -> str:
-        found = shutil.which(program, path=self._path)
+        found = programs.look_for(program, self._path)
         if found is None:
             raise _Unable("not installed", f"install the package {PACKAGES[program]}")
         return found
 
     def _how_to_be_alone(self) -> list[str]:
         """What a command is put after to run as root in a network of its own; nothing if that cannot be had."""
-        unshare, shell = shutil.which("unshare", path=self._path), shutil.which("sh", path=self._path)
+        unshare, shell = (programs.look_for(program, self._path) for program in ("unshare", "sh"))
         if unshare is None or shell is None:
             return []
         as_root = [] if os.geteuid() == 0 else ["--map-root-user"]

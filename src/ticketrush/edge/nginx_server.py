@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,13 +14,11 @@ from ticketrush import processes
 from ticketrush.cluster.errors import ClusterError, NotInstalled
 from ticketrush.cluster.ports import LOCALHOST
 from ticketrush.cluster.server import LocalServer
-from ticketrush.edge import nginx, render
+from ticketrush.edge import nginx, programs, render
 from ticketrush.edge.cluster_file import ClusterFile
 
 ANSWER_S: Final = 2.0
 RELOAD_S: Final = 10.0
-_PLACES: Final = "/usr/sbin:/usr/local/sbin:/sbin"
-"""Where it is installed on systems that keep it out of a user's PATH."""
 
 
 def find_program() -> Path:
@@ -30,7 +27,7 @@ def find_program() -> Path:
     Raises:
         NotInstalled: there is none; says what to install.
     """
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:{_PLACES}")
+    found = programs.look_for("nginx")
     if found is None:
         raise NotInstalled("the front door needs nginx, not found in PATH; on Debian or Ubuntu: apt-get install nginx")
     return Path(found)

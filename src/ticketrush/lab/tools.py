@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable
 from typing import Final
 
+from ticketrush.edge import programs
 from ticketrush.lab.errors import NoLab
 
 PACKAGES: Final = {
@@ -21,13 +20,10 @@ PACKAGES: Final = {
 }
 """What the whole lab runs, and the Debian packages that bring it."""
 
-_PLACES: Final = "/usr/sbin:/sbin:/usr/lib/frr"
-"""Where systems keep what a user does not start."""
-
 
 def look_for(program: str) -> str | None:
     """The path of `program`, None if it is not there."""
-    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{_PLACES}")
+    return programs.look_for(program)
 
 
 def find(program: str) -> str:

@@ -43,7 +43,13 @@ def test_keepalived_takes_every_scheduler(scheduler: str, tmp_path: Path) -> Non
     files = rendered(front() + NODE + PROXIES + BALANCERS + lvs_table(f'scheduler = "{scheduler}"'))
     assert not_well(tmp_path, files) == []
     assert f"lb_algo {scheduler}\n" in files["lvs-2/keepalived.conf"]
-    assert ("sloppy_tcp" in files["lvs-1/keepalived.conf"]) == (scheduler in {"sh", "mh"})
+    begins = "startup_script \"/bin/sh -c 'modprobe -q ip_vs; sysctl -q -w net.ipv4.vs.sloppy_tcp=1'\"\n"
+    assert (begins in files["lvs-1/keepalived.conf"]) == (scheduler in {"sh", "mh"})
+
+
+def test_behind_nat_no_balancer_goes_on_with_connections_of_another() -> None:
+    table = lvs_table('scheduler = "sh"', 'forwarding = "NAT"')
+    assert "sloppy_tcp" not in rendered(front() + NODE + PROXIES + BALANCERS + table)["lvs-1/keepalived.conf"]
 
 
 def test_the_programs_take_as_many_as_a_file_may_have(tmp_path: Path) -> None:

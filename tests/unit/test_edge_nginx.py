@@ -90,6 +90,10 @@ def test_nginx_takes_every_combination(policy: str, nodes: str, tmp_path: Path, 
         "header_bytes = 65536",
         "rate = { per_second = 1000000, burst = 1000000 }",
         "slow_client_s = 1",
+        "worker_connections = 64",
+        "worker_connections = 1048576",
+        "worker_connections = 64\nworker_files = 320",
+        "worker_files = 4194304",
         "max_fails = 100",
         "fail_timeout_s = 60",
         f'names = ["{".".join(["a" * 62] * 4)}"]',
@@ -251,6 +255,25 @@ def test_slow_clients_are_ended_at_the_ports_of_nginx_and_not_before_nginx_would
 def test_round_robin_heeds_no_weights() -> None:
     assert "weight=" in nginx.files(parse(front("weighted") + NODES))["nginx.conf"]
     assert "weight=" not in nginx.files(parse(front("round-robin") + NODES))["nginx.conf"]
+
+
+@pytest.mark.parametrize(
+    ("line", "connections", "files"),
+    [
+        ("", 8_192, 16_640),
+        ("worker_connections = 100", 100, 456),
+        ("worker_connections = 100\nworker_files = 356", 100, 356),
+    ],
+)
+def test_a_worker_may_have_more_files_than_connections(line: str, connections: int, files: int) -> None:
+    text = nginx.files(parse(front("weighted", line) + NODES))["nginx.conf"]
+    assert f"  worker_connections {connections};\n" in text
+    assert f"\nworker_rlimit_nofile {files};\n" in text
+
+
+def test_fewer_files_than_connections_are_refused() -> None:
+    with pytest.raises(ClusterFileError, match=r"front\.worker_files is 355, for 100 .* 356 at least, or leave it out"):
+        parse(front("weighted", "worker_connections = 100\nworker_files = 355") + NODES)
 
 
 def test_one_port_for_two_things_is_refused() -> None:

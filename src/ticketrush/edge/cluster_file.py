@@ -27,6 +27,9 @@ from ticketrush.edge.errors import ClusterFileError
 PATHS_MAX: Final = 6
 """Equal-cost paths that OSPF is asked to use."""
 
+FILES_MIN: Final = 256
+"""Files that a worker of Nginx needs beside its connections."""
+
 Policy = Literal["weighted", "round-robin", "ip-hash", "buyer-hash"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$")]
@@ -108,6 +111,10 @@ class Front(_Table):
     policy: Policy = "weighted"
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes of Nginx on a proxy; 0 for one a processor."""
+    worker_connections: Annotated[int, Field(ge=64, le=1_048_576)] = 8_192
+    """Connections of one such process, those to nodes among them."""
+    worker_files: Annotated[int, Field(ge=0, le=4_194_304)] = 0
+    """Files that such a process may have open; 0 for two a connection and 256 more."""
     sold_out_at_edge: bool = True
     """Whether Nginx may answer "sold out" for the nodes, for the second that they name."""
     log_sold_out: bool = False
@@ -146,6 +153,11 @@ class Lvs(_Table):
     virtual_router_id: Annotated[int, Field(ge=1, le=255)] = 51
     advert_s: Annotated[int, Field(ge=1, le=10)] = 1
 
+    @property
+    def chooses_alike(self) -> bool:
+        """Whether a balancer can go on with connections of another: all choose by the address, and no answer passes."""
+        return self.scheduler in {"sh", "mh"} and self.forwarding != "NAT"
+
 
 class Ospf(_Table):
     """How balancers announce the virtual address."""
@@ -178,6 +190,12 @@ class ClusterFile(_Table):
             raise ValueError("balancers need front.virtual_address: the address that buyers use")
         if self.front.tls is not None and self.front.tls.port == self.front.port:
             raise ValueError(f"front.tls.port is {self.front.port}, as front.port is; give TLS its own")
+        files, connections = self.front.worker_files, self.front.worker_connections
+        if 0 < files < connections + FILES_MIN:
+            raise ValueError(
+                f"front.worker_files is {files}, for {connections} connections; give a worker "
+                f"{connections + FILES_MIN} at least, or leave it out"
+            )
         if self.routers and not self.ospf.networks:
             raise ValueError("routers need ospf.networks: the networks between them and the balancers")
         self._reaches_its_balancers()

@@ -22,9 +22,6 @@ FIRST_PRIORITY: Final = 200
 ASKED_MAX: Final = 8
 """How many targets VRRP's check asks, spread over all of them: keepalived reads no line of more than 1,023 bytes."""
 
-ALIKE: Final = {"sh", "mh"}
-"""Schedulers that choose by the buyer's address, so all balancers choose alike."""
-
 DEVICES: Final = {"DR": "lo", "TUN": "tunl0"}
 """Where a real server has the virtual address, by the way of forwarding."""
 
@@ -121,14 +118,13 @@ def _must_work(cluster: ClusterFile) -> None:
 
 
 def _keepalived(cluster: ClusterFile, balancer: BalancerEntry) -> str:
-    forwarding = cluster.lvs.forwarding
     return render(
         "keepalived.conf.j2",
         name=balancer.name,
         address=balancer.address,
         interface=balancer.interface,
         virtual_address=cluster.front.virtual_address,
-        forwarding=forwarding,
+        forwarding=cluster.lvs.forwarding,
         lvs=cluster.lvs,
         vrrp=not cluster.speaks_ospf,
         priority=FIRST_PRIORITY - cluster.balancers.index(balancer),
@@ -138,7 +134,6 @@ def _keepalived(cluster: ClusterFile, balancer: BalancerEntry) -> str:
         services=services(cluster),
         proxies=cluster.proxies,
         also_balancers=_also_balancers(cluster),
-        alike=cluster.lvs.scheduler in ALIKE and forwarding in DEVICES,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ticketrush.edge.cluster_file import ClusterFile, Front, NodeEntry
+from ticketrush.edge.cluster_file import FILES_MIN, ClusterFile, Front, NodeEntry
 from ticketrush.edge.health import ready
 from ticketrush.edge.render import render
 
@@ -145,6 +145,7 @@ def _render(cluster: ClusterFile, site: str) -> str:
         "nginx.conf.j2",
         front=cluster.front,
         site=site,
+        files=cluster.front.worker_files or 2 * cluster.front.worker_connections + FILES_MIN,
         own=own,
         others=others,
         weights=_weights(cluster),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import html
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
@@ -19,16 +22,16 @@ import msgspec
 import pytest
 import redis
 
-from tests.lab.front import hear_ctrl_c
+from tests.lab.front import eventually, hear_ctrl_c
 from ticketrush import processes
 from ticketrush.audit import AuditReport
 from ticketrush.lab.lab import home_of_folders
 from ticketrush.lab.netns import NAMES, inside
 from ticketrush.lab.outcome import Outcome, Promise, exactly_sold
-from ticketrush.lab.plan import LEDGER_PORT, LabPlan
+from ticketrush.lab.plan import BUYERS, LEDGER_PORT, LabPlan
 from ticketrush.lab.sale import ITEM, SALE, Crowd
 from ticketrush.lab.scenarios import MOVES_S, SELLS_S, Run, Scenario, play
-from ticketrush.lab.visit import Seen
+from ticketrush.lab.visit import Seen, Visit, address_of
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -61,7 +64,7 @@ class Plays:
         broken = [promise.text for promise in found.promises if not promise.holds]
         assert not broken, (broken, found.figures, found.violations, found.odd)
         assert process.returncode == 0
-        assert found.title in self.file(name, "html").read_text()
+        assert html.escape(found.title) in self.file(name, "html").read_text()
         return found
 
     def file(self, name: str, kind: str) -> Path:
@@ -90,7 +93,8 @@ class Plays:
 def plays(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plays]:
     """Those that the tests of this run want."""
     wanted = [item.callspec.params.get("found") for item in request.session.items if hasattr(item, "callspec")]
-    made = Plays([name for name in wanted if isinstance(name, str)], tmp_path_factory.mktemp("plays"))
+    names = dict.fromkeys(name for name in wanted if isinstance(name, str))  # each once
+    made = Plays([*names], tmp_path_factory.mktemp("plays"))
     try:
         yield made
     finally:
@@ -179,11 +183,33 @@ def test_the_canary_a_ticket_sold_twice_and_one_lost_are_found_by_the_lab_s_own_
     assert said[6:9] == [(sold, False), (lost, False), (audited, False)], "a buyer was told that it is lost"
 
 
+def test_each_buyer_has_an_address_and_few_share_one() -> None:
+    visit = Visit("", 80, SALE, ITEM, 1_000, 64, b"", "", 0, come_from=BUYERS)
+    addresses = Counter(address_of(visit, number) for number in range(visit.buyers))
+    assert len(addresses) == 126
+    assert max(addresses.values()) == 8
+    assert None not in addresses
+    assert address_of(visit, 3) == address_of(visit, 3)
+
+
 @about("calm")
 def test_nothing_fails_and_everybody_gets_a_share(found: Outcome) -> None:
     assert found.sold == found.paid == found.acknowledged == CROWD.tickets
     assert sum(found.requests["nodes"].values()) >= CROWD.buyers + CROWD.tickets
     assert len(found.requests["proxies"]) == 2
+
+
+@about("balancer")
+def test_the_page_says_when_it_was_what_the_axes_are_and_what_happened_when(plays: Plays, found: Outcome) -> None:
+    text = plays.file(found.name, "html").read_text()
+    assert re.search(rf"{datetime.now(UTC).year}-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert "Upright: tries that ended, per second. Across: seconds since the first buyer came." in text
+    assert len(found.timeline) == 2
+    assert re.findall(r'font-weight:700">(\d)</text>', text) == ["1", "2"], (
+        "a numbered line in the plot for each moment"
+    )
+    assert re.findall(r"<li>(?:<b>)?([0-9.]+ s): ", text) == [f"{moment.at_s:.2f} s" for moment in found.timeline]
+    assert f"{found.figures['route_s']:.2f} s</td>" in text
 
 
 @about("balancer")
@@ -257,6 +283,15 @@ def running_in(names: list[str]) -> list[int]:
     return found
 
 
+def is_selling(process: subprocess.Popen[str]) -> bool:
+    """Whether the buyers of that lab come."""
+    for pid in running_in(of_lab(process.pid)):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if b"ticketrush.lab.buyers" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
+
+
 def wait_for_nodes(process: subprocess.Popen[str]) -> list[int]:
     """The processes of the lab, once there are some on every kind of host."""
     until = time.monotonic() + 60
@@ -269,13 +304,21 @@ def wait_for_nodes(process: subprocess.Popen[str]) -> list[int]:
     raise AssertionError("the lab did not start within 60 s")
 
 
-def test_ctrl_c_leaves_nothing() -> None:
-    with started("--scenario", "calm") as process:
-        pids = wait_for_nodes(process)
-        assert len(folders_of(process.pid)) == 1
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 130, (out, err)
+def test_ctrl_c_leaves_nothing_when_the_lab_starts_and_when_it_sells() -> None:
+    with started("--scenario", "calm") as starting, started("--scenario", "calm") as selling:
+        interrupt(starting, wait_for_nodes(starting))
+        pids = wait_for_nodes(selling)
+        eventually(lambda: is_selling(selling), 30)
+        interrupt(selling, pids)
+
+
+def interrupt(process: subprocess.Popen[str], pids: list[int]) -> None:
+    assert len(folders_of(process.pid)) == 1
+    pids = [*pids, *running_in(of_lab(process.pid))]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert "nothing of the lab is left" in err
     assert of_lab(process.pid) == []
     assert processes.running_of(pids) == []
     assert folders_of(process.pid) == []
@@ -314,3 +357,20 @@ def test_who_may_not_have_a_lab_is_told_why() -> None:
     )
     assert done.returncode == 2, done.stderr
     assert "needs root" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--scenario", "none"), "there is no scenario 'none'; there are calm, "),
+        (("--buyers", "60", "--tickets", "60"), "let more come than there are tickets"),
+        (("--buyers", "60", "--tickets", "40", "--scenario", "node"), "come for 0.5 s after the fault"),
+        (("--scenario", "calm", "--keep", "/proc/no-such"), "--keep /proc/no-such cannot be made: "),
+        (("--scenario", "calm", "--report", "/no-such/page.html"), "/no-such/page.html cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_starts(flags: tuple[str, ...], said: str) -> None:
+    with started(*flags) as process:
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (2, "")
+    assert said in err

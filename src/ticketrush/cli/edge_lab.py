@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,10 +17,10 @@ from ticketrush.cli.flags import flag
 from ticketrush.crowd.errors import Stopped
 from ticketrush.lab.errors import NoLab
 from ticketrush.lab.netns import require
-from ticketrush.lab.outcome import Outcome
+from ticketrush.lab.outcome import FIGURES, Outcome
 from ticketrush.lab.report import page
 from ticketrush.lab.sale import Crowd
-from ticketrush.lab.scenarios import SCENARIOS, Scenario, play
+from ticketrush.lab.scenarios import FAULT_AT, MOVES_S, SCENARIOS, Scenario, play
 from ticketrush.lab.tools import check_all
 
 _DEFAULT: Final = Crowd()
@@ -31,21 +32,28 @@ def lab(
         list[str] | None,
         flag(
             "EDGE_LAB_SCENARIO",
-            f"What happens in the middle of the sale: {_LIST}. Repeat it for several.",
+            "What fails in the middle of the sale (see above). Repeat it for several.",
             "--scenario",
             metavar="NAME",
-            show_default="all, one after the other",
+            show_default="all, one after the other, in about three minutes",
         ),
     ] = None,
     buyers: Annotated[
-        int, flag("EDGE_LAB_BUYERS", "Who want a ticket.", "--buyers", min=2, max=100_000)
+        int, flag("EDGE_LAB_BUYERS", "How many people want a ticket.", "--buyers", min=2, max=100_000)
     ] = _DEFAULT.buyers,
     tickets: Annotated[
-        int, flag("EDGE_LAB_TICKETS", "What there is; fewer than buyers.", "--tickets", min=1, max=99_999)
+        int, flag("EDGE_LAB_TICKETS", "How many there are; fewer than buyers.", "--tickets", min=1, max=99_999)
     ] = _DEFAULT.tickets,
     arrivals: Annotated[
         float,
-        flag("EDGE_LAB_ARRIVALS", "Buyers per second.", "--arrivals", min=1.0, max=2_000.0, metavar="PER_SECOND"),
+        flag(
+            "EDGE_LAB_ARRIVALS",
+            "How many buyers come in a second.",
+            "--arrivals",
+            min=1.0,
+            max=2_000.0,
+            metavar="PER_SECOND",
+        ),
     ] = _DEFAULT.per_second,
     report: Annotated[
         str | None,
@@ -54,26 +62,38 @@ def lab(
     as_json: Annotated[bool, flag("EDGE_LAB_JSON", "Print what came out as JSON.", "--json")] = False,
     keep: Annotated[
         Path | None,
-        flag("EDGE_LAB_KEEP", "Copy what was rendered, and all logs, into this folder.", "--keep", metavar="DIR"),
+        flag(
+            "EDGE_LAB_KEEP",
+            "Copy what was rendered, and all logs, into this folder, by scenario.",
+            "--keep",
+            metavar="DIR",
+        ),
     ] = None,
 ) -> None:
     """Run the whole front door in network namespaces, fail it in the middle of a sale, and have the sale audited.
 
     Clients, a router (FRR), two balancers (FRR, nftables in the place of ip_vs, Nginx), four nodes and a Valkey are
     hosts of their own, with real programs, by what `ticketrush edge` renders from one cluster file. It needs Linux and
-    root. Exit code 0 only if in every scenario all that is promised was so.
+    root, changes nothing in the network of the machine, and removes what it made.
+
+    Scenarios: calm (nothing fails), balancer or node (one is cut off and killed), nginx (that of a balancer is killed,
+    and started again later), site-replica, site-memory, site-fsync (a whole data centre is lost, with that durability).
+
+    Exit code 0: in every scenario all that is promised was so. 1: something was not. 2: a flag is wrong, or there can
+    be no lab here.
     """
     output.check_writable(report)
-    if keep is not None and keep.exists() and not keep.is_dir():
-        raise UsageError(f"--keep {keep} is a file; name a folder")
     wanted = _chosen(scenario or [])
     if tickets >= buyers:
         raise UsageError(f"tickets is {tickets} and buyers is {buyers}: let more come than there are tickets")
-    _check_machine()
     crowd = Crowd(buyers, tickets, arrivals)
+    _check_length(wanted, crowd)
+    _check_machine()
+    if keep is not None:
+        _make(keep)
     outcomes = _play(wanted, crowd, keep)
     if report is not None:
-        output.write(page(outcomes).encode(), report)
+        output.write(page(outcomes, datetime.now(UTC)).encode(), report)
     if as_json:
         output.as_json(_plain(outcomes))
     else:
@@ -89,6 +109,26 @@ def _chosen(names: list[str]) -> list[Scenario]:
         if name not in SCENARIOS:
             raise UsageError(f"there is no scenario {name!r}; there are {_LIST}")
     return [SCENARIOS[name] for name in names or SCENARIOS]
+
+
+def _make(keep: Path) -> None:
+    """Make the folder now, and not find out at the end that it cannot be."""
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"--keep {keep} is a file; name a folder") from None
+    except OSError as error:
+        raise UsageError(f"--keep {keep} cannot be made: {error.strerror}") from None
+
+
+def _check_length(wanted: list[Scenario], crowd: Crowd) -> None:
+    """What comes after the fault shows what it does."""
+    left_s = (crowd.buyers - FAULT_AT * crowd.tickets) / crowd.per_second
+    if left_s <= MOVES_S and not all(each.is_calm for each in wanted):
+        raise UsageError(
+            f"{crowd.buyers} buyers at {crowd.per_second:g} a second come for {left_s:.1f} s after the fault, and it "
+            f"takes more than {MOVES_S:g} s to see what that does: raise --buyers, or lower --arrivals or --tickets"
+        )
 
 
 def _check_machine() -> None:
@@ -128,7 +168,10 @@ def _show(outcomes: list[Outcome]) -> None:
     output.say(f"in the place of LVS: {outcomes[0].handed_on_by}")
     rows = []
     for found in outcomes:
-        figures = ", ".join(f"{name} {value:g}" for name, value in found.figures.items())
+        figures = "; ".join(
+            f"{value:.2f} s {FIGURES[name]}" if name in FIGURES else f"{name} {value:g}"
+            for name, value in found.figures.items()
+        )
         verdict = "well" if found.ok else "NOT WELL"
         rows.append((found.name, verdict, f"{found.sold:,} of {found.tickets:,}", f"{found.lost:,}", figures))
     output.table(("scenario", "", "sold", "lost", "figures"), rows, right=("sold", "lost"), prose=("figures",))

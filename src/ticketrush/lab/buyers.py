@@ -19,7 +19,7 @@ import msgspec
 
 from ticketrush.audit import Told
 from ticketrush.crowd.buyers import minter
-from ticketrush.lab.visit import Fate, Progress, Seen, Try, Visit, name_of
+from ticketrush.lab.visit import Fate, Progress, Seen, Try, Visit, address_of, name_of
 
 PROGRESS_S: Final = 0.1
 AGAIN_S: Final = 0.2
@@ -32,6 +32,10 @@ waits here until a hold ends, which an answer may propose, since it may be paid 
 ODD_MAX: Final = 10
 _NOT_NOW: Final = frozenset({429, 503})
 _NOBODY_KNOWS: Final = frozenset({502, 504})
+
+
+Origin = tuple[str, int] | None
+"""The address that a connection comes from; None for that of the host."""
 
 
 class Reply(NamedTuple):
@@ -101,22 +105,23 @@ class Buyers:
         token, key = self._mint(buyer.encode()).decode(), f"{buyer}.0"
         wish = b'{"item":"%b","quantity":1}' % visit.item.encode()
         form = self._form(f"/v1/sales/{visit.sale}/reservations", token, key, wish)
-        reply = await self._until_final(form, pays=False)
+        origin = address_of(visit, number)
+        reply = await self._until_final(form, origin, pays=False)
         if reply is None:
             self.waiting += 1
             self.told.unknown.append((buyer, key))
         elif reply.status in {200, 201}:
             made = reply.word("id")
             self.told.acknowledged[made] = (buyer, key, visit.sale, visit.item, 1)
-            await self._pay(made, buyer, token)
+            await self._pay(made, buyer, token, origin)
         elif reply.word("code") == "sold_out":
             self.sold_out += 1
         else:
             self._wonder(f"reservation by {buyer}", reply)
 
-    async def _pay(self, order: str, buyer: str, token: str) -> None:
+    async def _pay(self, order: str, buyer: str, token: str, origin: Origin) -> None:
         form = self._form(f"/v1/orders/{order}/payment", token, f"{buyer}.pay", b'{"card":"approve"}')
-        reply = await self._until_final(form, pays=True)
+        reply = await self._until_final(form, origin, pays=True)
         if reply is None:
             self.waiting += 1
         elif reply.status == 200:
@@ -138,12 +143,12 @@ class Buyers:
         )
         return head.encode() + body
 
-    async def _until_final(self, form: bytes, *, pays: bool) -> Reply | None:
+    async def _until_final(self, form: bytes, origin: Origin, *, pays: bool) -> Reply | None:
         """Send `form` until the answer is final; None if there was none when it was time to give up."""
         again, again_s = False, AGAIN_S
         while time.monotonic() < self._give_up_s:
             at_s = time.monotonic()
-            reply = await self._ask(form)
+            reply = await self._ask(form, origin)
             fate = _fate_of(reply)
             self.tries.append(Try(at_s, time.monotonic() - at_s, pays, fate, again))
             again = True
@@ -153,11 +158,11 @@ class Buyers:
             again_s = min(2 * again_s, AGAIN_S_MAX)
         return None
 
-    async def _ask(self, form: bytes) -> Reply:
+    async def _ask(self, form: bytes, origin: Origin) -> Reply:
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(self.visit.patience_s):
-                reader, writer = await asyncio.open_connection(self.visit.host, self.visit.port)
+                reader, writer = await asyncio.open_connection(self.visit.host, self.visit.port, local_addr=origin)
                 writer.write(form)
                 return _parse(await reader.read())
         except (OSError, TimeoutError):

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Final
 
+from ticketrush.crowd.svg import BOTTOM, LEFT, RIGHT, TOP, Plot, draw
 from ticketrush.lab.plan import CLIENTS, ROUTER, WITNESS, LabPlan
 
 WIDTH: Final = 1_040
 _BOX_W: Final = 120
 _BOX_H: Final = 34
-_ROW: Final = 74
+_ROW: Final = 58
+_APART: Final = 15
+"""Numbers that are less apart are drawn one below the other."""
+
+
+def draw_with_moments(plot: Plot, moments: Sequence[tuple[float, bool]]) -> str:
+    """The plot, with a numbered upright line at each moment (its x, and whether it is the fault), in their order."""
+    first, last = plot.x[0], plot.x[-1]
+    lines, before, row = [], -float(plot.width), 0
+    for number, (x, is_fault) in enumerate(moments, start=1):
+        at = LEFT + (x - first) / (last - first) * (plot.width - LEFT - RIGHT)
+        row = row + 1 if at - before < _APART else 0
+        before = at
+        color, width = ("red", 2) if is_fault else ("blue", 1)
+        lines.append(
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{plot.height - BOTTOM}" '
+            f'style="stroke:var(--c-{color})" stroke-width="{width}" stroke-dasharray="4 3"/>'
+            f'<text x="{at + 4:.1f}" y="{TOP + 10 + 13 * row}" style="fill:var(--c-{color});font-weight:700">'
+            f"{number}</text>"
+        )
+    return draw(plot).replace("</svg>", f"{''.join(lines)}</svg>")
 
 
 def draw_hosts(plan: LabPlan, dead: set[str]) -> str:

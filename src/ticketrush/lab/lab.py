@@ -25,7 +25,7 @@ from ticketrush.lab.ledgers import HostValkey, sentinel_url, start_sentinels, un
 from ticketrush.lab.netns import Host, Network, inside, network, require
 from ticketrush.lab.outcome import Line, lines_of
 from ticketrush.lab.owner import is_left_behind, new_tag
-from ticketrush.lab.plan import CLIENTS, FRONT, OUTSIDE, PORT, ROUTER, VIRTUAL, WITNESS, LabPlan
+from ticketrush.lab.plan import BUYERS, CLIENTS, FRONT, OUTSIDE, PORT, ROUTER, VIRTUAL, WITNESS, LabPlan
 from ticketrush.lab.tools import check_all, find
 from ticketrush.settings import Settings
 
@@ -96,6 +96,7 @@ class Lab:
         for name, number in ((CLIENTS, 10), (WITNESS, 20)):
             net.host(name).join(outside, f"{OUTSIDE}.{number}")
             net.hosts[name].route("default", f"{OUTSIDE}.1")
+        net.hosts[CLIENTS].check([find("ip"), "route", "add", "local", BUYERS, "dev", "lo"])
         for number, place in enumerate(plan.balancers, start=1):
             host = net.host(place.name)
             host.join(front, place.address, "front")

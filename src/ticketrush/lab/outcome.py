@@ -20,6 +20,19 @@ STEP_S: Final = 0.2
 GAP_S: Final = 1.0
 """After so long without one, tries on a dead node are no more than probes."""
 
+FIGURES: Final = {
+    "withdrawn_s": "until the balancer withdrew the virtual address",
+    "route_s": "until the router led nobody there any more",
+    "back_s": "from its restart until the router led buyers there again",
+    "noticed_s": "until no more requests were tried on it, but for probes",
+    "promoted_s": "until the sentinels named another primary",
+    "rto_s": "until somebody bought again",
+    "silence_s": "the longest time in which nobody at all was answered",
+    "last_unanswered_s": "until the last new request was sent that got no answer",
+    "last_repeat_unanswered_s": "until the last repeated request was sent that got no answer",
+}
+"""What the figures of an outcome mean that are seconds, most of them after the fault; 0 if there was no such moment."""
+
 _ANSWERED: Final = frozenset({Fate.DONE, Fate.REFUSED})
 
 

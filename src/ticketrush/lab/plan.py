@@ -12,6 +12,10 @@ VIRTUAL: Final = "192.0.2.10"
 
 OUTSIDE: Final = "10.9.0"
 """The network of the clients, and of the witness; the router is .1 in each network."""
+BUYERS: Final = f"{OUTSIDE}.128/25"
+"""The addresses of the buyers, all of them on the clients' host. Many, as they have in the world: ports of a single one
+would be used again within seconds, and a balancer that remembers a connection by its port takes the new for the old."""
+
 FRONT: Final = "10.9.1"
 """Between the router and the balancers."""
 
@@ -106,7 +110,7 @@ class LabPlan:
                 "[front]",
                 f'virtual_address = "{VIRTUAL}"',
                 f"port = {PORT}",
-                "# All buyers come from one host, so no address may be limited.",
+                "# All buyers come from few addresses, so none of them may be limited.",
                 "rate = { per_second = 1000000, burst = 1000000, at_once = 65535 }",
                 "",
                 *self._tables("nodes", self.nodes, f"port = {NODE_PORT}"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import html
+import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Final
 
 from ticketrush.crowd.frame import frame
 from ticketrush.crowd.page import legend
-from ticketrush.crowd.svg import Plot, Series, draw, time_ticks
+from ticketrush.crowd.svg import Plot, Series, time_ticks
 from ticketrush.crowd.wording import PLAIN, VERDICTS
-from ticketrush.lab.drawing import draw_hosts
-from ticketrush.lab.outcome import STEP_S, Outcome
+from ticketrush.lab.drawing import draw_hosts, draw_with_moments
+from ticketrush.lab.outcome import FIGURES, STEP_S, Outcome
 from ticketrush.lab.scenarios import SCENARIOS
+from ticketrush.lab.visit import PATIENCE_S
 
 _COLORS: Final = {
     "done": ("Had what they asked for", "green"),
@@ -22,21 +25,14 @@ _COLORS: Final = {
     "silent": ("No answer", "red"),
 }
 
-_FIGURES: Final = {
-    "route_s": "the router leads past it after",
-    "withdrawn_s": "the balancer withdraws the address after",
-    "back_s": "once it is well, it is led to again after",
-    "noticed_s": "no more requests are tried on it after",
-    "promoted_s": "another primary is named after",
-    "rto_s": "somebody buys again after",
-    "silence_s": "longest time without an answer to anybody",
-    "last_unanswered_s": "last new request that got no answer, sent after",
-    "last_repeat_unanswered_s": "last repeated request that got no answer, sent after",
+_SHARES: Final = {
+    "nodes": "Requests that each node answered (purchases and payments)",
+    "proxies": "Requests that each Nginx answered, as its log says",
 }
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
-    """The whole page."""
+def page(outcomes: Sequence[Outcome], ended_at: datetime) -> str:
+    """The whole page about what ended at that time."""
     is_well = all(found.ok for found in outcomes)
     verdict = "All that is promised was so" if is_well else "Not all is well"
     mark = VERDICTS["holds" if is_well else "broken"]
@@ -45,12 +41,17 @@ def page(outcomes: Sequence[Outcome]) -> str:
         f'<header><div class="brand"><span>ticketrush · edge lab</span><span class="verdict '
         f'{"good" if is_well else "bad"}">{mark} {verdict}</span></div>'
         "<h1>The front door, failed on purpose in the middle of a sale.</h1>"
-        f'<p class="lead">Every host is a network namespace with real programs: FRR, {html.escape(handed_on_by)} '
-        "in the place of LVS, Nginx, nodes, Valkey. All of their configuration is rendered from one cluster file.</p>"
-        "</header>"
+        '<p class="lead">Buyers come at a constant pace, each with a connection of its own, and repeat what is not '
+        "answered. In the middle of each sale something fails; at the end an auditor compares what buyers were told "
+        "with the ledger's journal.</p>"
+        f'<p style="margin-top:10px">'
+        f"{ended_at:%Y-%m-%d %H:%M} UTC. All hosts are network namespaces of one machine, with real programs: FRR, "
+        f"{html.escape(handed_on_by)} in the place of LVS, Nginx, nodes of ticketrush, Valkey, as "
+        "<code>ticketrush edge</code> configures them.</p></header>"
         f'<section class="tiles">{"".join(map(_tile, outcomes))}</section>'
         f'<section class="cards">{_recovery(outcomes)}{"".join(map(_card, outcomes))}</section>'
-        f"<footer>Python {platform.python_version()}, {platform.system()} {platform.release()}.</footer>"
+        f"<footer>Python {platform.python_version()}, {platform.system()} {platform.release()}, "
+        f"{os.cpu_count()} processors for all hosts and the buyers together.</footer>"
     )
     return frame("ticketrush: the front door's lab", main)
 
@@ -59,31 +60,50 @@ def _tile(found: Outcome) -> str:
     mark = VERDICTS["holds" if found.ok else "broken"]
     note = f"{found.sold:,} of {found.tickets:,} sold, {found.lost:,} lost"
     wrong = "" if found.ok else " wrong"
-    return f'<div class="tile{wrong}"><span>{html.escape(found.name)}</span><b>{mark}</b><i>{note}</i></div>'
+    title = html.escape(found.title.partition(":")[0])
+    return f'<div class="tile{wrong}"><span>{title}</span><b>{mark}</b><i>{note}</i></div>'
 
 
 def _recovery(outcomes: Sequence[Outcome]) -> str:
     """What the loss of a site costs, by durability; "" if no site was lost."""
-    rows = "".join(
-        f"<tr><td>{html.escape(found.durability)}</td><td>{found.figures['rpo_reservations']:,.0f} of "
-        f"{found.acknowledged:,}</td><td>{found.figures['rto_s']:.1f} s</td></tr>"
+    rows = [
+        (
+            found.durability,
+            f"{found.figures['rpo_reservations']:,.0f} of {found.acknowledged:,}",
+            _seconds(found, "rto_s"),
+        )
         for found in outcomes
         if "rto_s" in found.figures
-    )
+    ]
     if not rows:
         return ""
-    return (
-        '<article class="card wide"><h2>A site is lost</h2><table><thead><tr><th>Durability</th><th>Acknowledged '
-        "reservations lost (RPO)</th><th>Until somebody buys again (RTO)</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></article>"
-    )
+    head = ("Durability", "Acknowledged reservations lost (RPO)", "Until somebody bought again (RTO)")
+    return f'<article class="card wide"><h2>What the loss of a site costs</h2>{_table(rows, head)}</article>'
+
+
+def _table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
+    def row(cells: Sequence[str], kind: str) -> str:
+        return "".join(f'<{kind} style="text-align:left;padding:2px 28px 2px 0">{cell}</{kind}>' for cell in cells)
+
+    top = f"<thead><tr>{row(head, 'th')}</tr></thead>" if head else ""
+    body = "".join(f"<tr>{row([html.escape(cell) for cell in cells], 'td')}</tr>" for cells in rows)
+    return f'<table style="margin:6px 0;font-size:14px;border-spacing:0">{top}<tbody>{body}</tbody></table>'
+
+
+def _seconds(found: Outcome, name: str) -> str:
+    return f"{found.figures[name]:.2f} s"
+
+
+def _heading(text: str) -> str:
+    return f'<p style="margin-top:18px"><b>{html.escape(text)}</b></p>'
 
 
 def _card(found: Outcome) -> str:
     return (
         f'<article class="card wide"><h2>{html.escape(found.title)}</h2>'
-        f"<p>{found.buyers:,} buyers, {found.tickets:,} tickets, durability {html.escape(found.durability)}; "
-        f"{found.seconds:.1f} s.</p>{_picture(found)}{_troubles(found)}{_promises(found)}"
+        f"<p>{found.buyers:,} buyers wanted one of {found.tickets:,} tickets each, and got a final answer within "
+        f"{found.seconds:.1f} s. Durability {html.escape(found.durability)}.</p>"
+        f"{_troubles(found)}{_promises(found)}{_picture(found)}"
         f'<div class="scroll">{_over_time(found)}</div>{_timeline(found)}{_figures(found)}{_shares(found)}'
         f"{_audit(found)}</article>"
     )
@@ -95,7 +115,8 @@ def _picture(found: Outcome) -> str:
         return ""
     faults = " ".join(moment.what for moment in found.timeline if moment.is_fault)
     words = set(faults.replace(",", " ").replace(":", " ").split())
-    return draw_hosts(scenario.plan, words)
+    note = "<p>Red and dashed: where something was killed.</p>" if words else ""
+    return _heading("The hosts") + note + draw_hosts(scenario.plan, words)
 
 
 def _troubles(found: Outcome) -> str:
@@ -106,7 +127,7 @@ def _troubles(found: Outcome) -> str:
 def _promises(found: Outcome) -> str:
     items = "".join(
         f'<li class="{"holds" if promise.holds else "broken"}"><mark>{VERDICTS["holds" if promise.holds else "broken"]}'
-        f"</mark><div><h3>{html.escape(promise.text)}</h3></div></li>"
+        f"</mark><div><h3>{html.escape(promise.text[0].upper() + promise.text[1:])}</h3></div></li>"
         for promise in found.promises
     )
     return f'<ul class="audit">{items}</ul>'
@@ -123,7 +144,7 @@ def _over_time(found: Outcome) -> str:
         if name in _COLORS
     ]
     plot = Plot(
-        label="Answers per second by kind",
+        label="Tries per second by what became of them, over the seconds since the first buyer came",
         x=at_s,
         x_ticks=time_ticks(at_s[-1]),
         x_name=lambda index: f"{at_s[index]:.1f} s",
@@ -133,7 +154,11 @@ def _over_time(found: Outcome) -> str:
         width=1080,
         height=260,
     )
-    return legend(series) + draw(plot)
+    axes = _heading("What became of the buyers' tries") + (
+        "<p>Upright: tries that ended, per second. Across: seconds since the first buyer came. "
+        f"One without an answer ends when its buyer gives it up, after {PATIENCE_S:g} s.</p>"
+    )
+    return axes + legend(series) + draw_with_moments(plot, [(at.at_s, at.is_fault) for at in found.timeline])
 
 
 def _timeline(found: Outcome) -> str:
@@ -142,12 +167,12 @@ def _timeline(found: Outcome) -> str:
         f"{'</b>' if moment.is_fault else ''}</li>"
         for moment in found.timeline
     )
-    return f"<ol>{rows}</ol>" if rows else ""
+    return f'<ol style="margin:8px 0">{rows}</ol>' if rows else ""
 
 
 def _figures(found: Outcome) -> str:
-    said = [f"{text} {found.figures[name]:.2f} s" for name, text in _FIGURES.items() if name in found.figures]
-    return f"<p>After the fault: {html.escape('; '.join(said))}.</p>" if said else ""
+    rows = [(_seconds(found, name), text) for name, text in FIGURES.items() if name in found.figures]
+    return _heading("Measured from the fault on") + _table(rows) if rows else ""
 
 
 def _shares(found: Outcome) -> str:
@@ -159,7 +184,7 @@ def _shares(found: Outcome) -> str:
             f"<b>{count:,}</b>"
             for name, count in counts.items()
         )
-        parts.append(f'<p>Requests, by {html.escape(kind)}</p><div class="told">{rows}</div>')
+        parts.append(f'{_heading(_SHARES.get(kind, kind))}<div class="told">{rows}</div>')
     return "".join(parts)
 
 
@@ -167,5 +192,6 @@ def _audit(found: Outcome) -> str:
     said = []
     for name, holds in found.audit.items():
         verdict = "vacuous" if name in found.vacuous else "holds" if holds else "broken"
-        said.append(f'<span title="{html.escape(PLAIN[name][0])}">{VERDICTS[verdict]} {name}</span>')
-    return f"<p>The audit: {' '.join(said)}</p>"
+        title, sentence = PLAIN[name]
+        said.append(f'<span title="{html.escape(sentence)}">{VERDICTS[verdict]} {name} {html.escape(title)}</span>')
+    return f"{_heading('What the auditor says of the journal')}<p>{' · '.join(said)}</p>"

@@ -19,7 +19,7 @@ from ticketrush.lab import programs
 from ticketrush.lab.errors import LabError
 from ticketrush.lab.lab import AUDIENCE, Lab
 from ticketrush.lab.netns import inside
-from ticketrush.lab.plan import CLIENTS, PORT, VIRTUAL
+from ticketrush.lab.plan import BUYERS, CLIENTS, PORT, VIRTUAL
 from ticketrush.lab.visit import Progress, Seen, Visit, was_asked
 
 SALE: Final = "lab"
@@ -55,6 +55,7 @@ class Sale:
             secret=lab.secret.encode(),
             audience=AUDIENCE,
             expires_at_s=int(time.time()) + 3_600,
+            come_from=BUYERS,
         )
         self._child: processes.Child | None = None
 

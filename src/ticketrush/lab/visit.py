@@ -6,10 +6,15 @@ Times are seconds of the monotonic clock, which all processes of a machine share
 from __future__ import annotations
 
 from enum import StrEnum
+from ipaddress import IPv4Network
+from typing import Final
 
 import msgspec
 
 from ticketrush.audit import Told
+
+PATIENCE_S: Final = 6.5
+"""How long a buyer waits for an answer: longer than the front door waits for a node."""
 
 
 class Fate(StrEnum):
@@ -28,9 +33,9 @@ class Fate(StrEnum):
 class Visit(msgspec.Struct, frozen=True):
     """The buyers of one sale: `buyers` of one ticket each, `per_second` of them whatever happens (open loop).
 
-    Each request has a connection of its own, so that each is led its own way. Who is not answered within
-    `patience_s` (longer than the front door waits for a node) repeats it under the same key, until `give_up_s`
-    after the last buyer came.
+    Each request has a connection of its own, so that each is led its own way. A buyer has one address in the network
+    `come_from`; without one, that of the host. Who is not answered within `patience_s` repeats it under the same key,
+    until `give_up_s` after the last buyer came.
     """
 
     host: str
@@ -43,7 +48,8 @@ class Visit(msgspec.Struct, frozen=True):
     audience: str
     expires_at_s: int
     prefix: str = "lab"
-    patience_s: float = 6.5
+    come_from: str = ""
+    patience_s: float = PATIENCE_S
     give_up_s: float = 60.0
 
 
@@ -86,6 +92,14 @@ class Seen(msgspec.Struct, frozen=True):
 def name_of(prefix: str, number: int) -> str:
     """The buyer of that number; the idempotency key of its wish is the same, with .0 behind it."""
     return f"{prefix}-{number:06d}"
+
+
+def address_of(visit: Visit, number: int) -> tuple[str, int] | None:
+    """Where the buyer of that number comes from; None if it does not matter. Neither end of the network is used."""
+    if not visit.come_from:
+        return None
+    network = IPv4Network(visit.come_from)
+    return str(network[1 + number % (network.num_addresses - 2)]), 0
 
 
 def was_asked(visit: Visit, buyer: str, key: str) -> bool:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
 import pytest
 
 from tests.unit.edge_files import BALANCERS, NETWORKS, NODE, PROXIES, ROUTERS, front
-from ticketrush.edge.cluster_file import parse
+from ticketrush.edge.cluster_file import SHAPES, ClusterFile, parse
 from ticketrush.edge.errors import ClusterFileError
 
+ROOT: Final = Path(__file__).parents[2]
 ALL = front() + NODE + PROXIES + BALANCERS + ROUTERS + NETWORKS
 
 
@@ -88,3 +95,87 @@ def test_a_mistake_is_told_with_what_to_write(text: str, said: str) -> None:
     with pytest.raises(ClusterFileError) as caught:
         parse(whole)
     assert said in str(caught.value)
+
+
+# --- every setting, in words ---------------------------------------------------------------------
+
+SCHEMA: Final = ClusterFile.model_json_schema()
+MINIMAL: Final = {
+    "nodes": 'name = "n"\naddress = "10.0.0.1"\n',
+    "proxies": 'name = "p"\naddress = "10.0.0.2"\n',
+    "balancers": 'name = "b"\naddress = "10.0.0.3"\n',
+    "routers": 'name = "r"\naddress = "10.0.0.4"\n',
+    "front.tls": 'certificate = "/c"\nkey = "/k"\n',
+}
+"""What such a table must have."""
+
+
+def fields(place: str, table: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The table and the name of each setting, as in a TOML file."""
+    for name, field in table["properties"].items():
+        choices = (field, field.get("items", {}), *field.get("anyOf", ()))
+        below = next((choice["$ref"].rpartition("/")[2] for choice in choices if "$ref" in choice), None)
+        if place:
+            yield place, name
+        if below is not None:
+            yield from fields(f"{place}.{name}".lstrip("."), SCHEMA["$defs"][below])
+
+
+FIELDS: Final = list(fields("", SCHEMA))
+WRONG: Final = (
+    '"no such thing!\\n"', '""', "-1", "99999999999", "10000000000000000000000000", "1.5", "nan", "inf", "true",
+    "[]", '["%"]', "[-1]", "{}", "{ a = 1 }", "2026-01-01", f'"{"a." * 200}a"',
+)  # fmt: skip
+
+
+def refusal(place: str, name: str, value: str) -> str:
+    """What is said of a value; "" if it is accepted."""
+    table = f"[[{place}]]" if place in {"nodes", "proxies", "balancers", "routers"} else f"[{place}]"
+    others = re.sub(rf"^{name} = .*\n", "", MINIMAL.get(place, ""), flags=re.MULTILINE)
+    more = "" if place == "nodes" else f"[[nodes]]\n{MINIMAL['nodes']}"
+    try:
+        parse(f"{table}\n{others}{name} = {value}\n{more}")
+    except ClusterFileError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("place", "name"), FIELDS, ids=map(".".join, FIELDS))
+def test_whatever_is_wrong_is_told_with_what_to_write(place: str, name: str) -> None:
+    said = [refusal(place, name, value) for value in WRONG]
+    assert any(said)
+    for text in filter(None, said):
+        assert not re.search(r"\b(should|Input|Field|pattern|validation|valid)\b|\^", text), "a library's own words"
+        assert re.search(r"\b(write|is not known here|need|needs|give|must be)\b", text), text
+
+
+def test_the_limit_by_address_can_be_left_to_somebody_else() -> None:
+    assert parse(f"[front]\nrate = false\n{NODE}").front.rate is None
+    with pytest.raises(ClusterFileError, match=r"front\.rate: write a table, like { name = value } \(it is True\)"):
+        parse(f"[front]\nrate = true\n{NODE}")
+
+
+@pytest.mark.parametrize("text", ["", "[front]\n", "nodes = []\n", 'nodes = "n"\n'])
+def test_without_nodes_it_says_how_nodes_are_written(text: str) -> None:
+    with pytest.raises(ClusterFileError, match=r"nodes: write each of them as a table of its own: \[\[nodes\]\]"):
+        parse(text)
+
+
+def test_a_table_without_a_name_is_told_so() -> None:
+    with pytest.raises(ClusterFileError, match=r"nodes\[1\]\.name: is missing; write it too"):
+        parse('[[nodes]]\naddress = "10.0.0.1"\n')
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_text_is_refused_in_the_words_of_its_shape(shape: str) -> None:
+    said = [refusal(place, name, value) for place, name in FIELDS for value in ('"% %"', '["% %"]')]
+    assert any(f"write {SHAPES[shape]}" in text for text in said)
+
+
+def test_every_setting_is_in_the_tables_of_the_documentation() -> None:
+    page = (ROOT / "docs" / "front-door.md").read_text("utf-8")
+    script = runpy.run_path(str(ROOT / "scripts" / "cluster_file_tables.py"))
+    assert page == script["with_tables"](page), "python scripts/cluster_file_tables.py docs/front-door.md"
+    told = re.findall(r"^\| `\[+([a-z.]+)\]+` \|.*\n\|-.*\n((?:\| `.*\n)+)", page, re.MULTILINE)
+    named = [(place, name) for place, rows in told for name in re.findall(r"^\| `(\w+)`", rows, re.MULTILINE)]
+    assert sorted(named) == sorted(FIELDS)

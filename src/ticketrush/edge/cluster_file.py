@@ -12,17 +12,17 @@ What is rendered from the file says nothing that is not in it or a default here.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ticketrush.edge.errors import ClusterFileError
+from ticketrush.edge.words import in_words
 
 PATHS_MAX: Final = 6
 """Equal-cost paths that OSPF is asked to use."""
@@ -32,23 +32,40 @@ FILES_MIN: Final = 256
 
 Policy = Literal["weighted", "round-robin", "ip-hash", "buyer-hash"]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$")]
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$"
+_HOST_NAME: Final = r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$"
+_INTERFACE: Final = r"^[A-Za-z0-9._-]{1,15}$"
+_FILE: Final = r"^/[A-Za-z0-9._/-]{1,255}$"
+_KEY: Final = r"^[!-~]{0,16}$"
+
+SHAPES: Final = {
+    _NAME: "letters, digits, dots and hyphens, 63 at most, a letter or digit first",
+    _HOST_NAME: "a host name, like tickets.example or *.tickets.example",
+    _INTERFACE: "the name of an interface, like eth0, 15 characters at most",
+    _FILE: "the path of a file from / on, of letters, digits, dots, hyphens and underscores",
+    _KEY: "16 printable characters at most, no spaces",
+}
+"""What a text must be like, by its pattern, in words."""
+
+Name = Annotated[str, Field(pattern=_NAME)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Weight = Annotated[int, Field(ge=1, le=1_000)]
-HostName = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$", max_length=253)]
-Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
-File = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]{1,255}$")]
+HostName = Annotated[str, Field(pattern=_HOST_NAME, max_length=253)]
+Interface = Annotated[str, Field(pattern=_INTERFACE)]
+File = Annotated[str, Field(pattern=_FILE)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Host(_Table):
     """A machine of one layer."""
 
     name: Name
+    """Its own; the folder of its files is called so."""
     address: IPv4Address
+    """Where the others reach it."""
     site: Name = "a"
     """The data centre that it is in."""
 
@@ -57,13 +74,16 @@ class NodeEntry(Host):
     """A node: `ticketrush serve`."""
 
     port: Port = 8_000
+    """Where it listens."""
     weight: Weight = 1
+    """Its share of the requests, for `policy` weighted and buyer-hash."""
 
 
 class ProxyEntry(Host):
     """A host with Nginx; it listens at the ports of `[front]`."""
 
     weight: Weight = 1
+    """Its share of the connections."""
 
 
 class BalancerEntry(Host):
@@ -86,29 +106,42 @@ class Tls(_Table):
     """Where the certificate is, on the proxies."""
 
     certificate: File
+    """With the intermediate ones, PEM."""
     key: File
+    """Its key, PEM."""
     port: Port = 443
+    """Where TLS is spoken; `front.port` leads here then."""
 
 
 class Rate(_Table):
     """How much one address may ask for; more is answered 429."""
 
     per_second: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    """Requests a second."""
     burst: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """So many more at a stroke."""
     at_once: Annotated[int, Field(ge=1, le=65_535)] = 256
     """Requests under way."""
+
+
+def _false_is_none(value: object) -> object:
+    """TOML has no null."""
+    return None if value is False else value
 
 
 class Front(_Table):
     """How buyers reach it, and what Nginx does with them."""
 
     virtual_address: IPv4Address | None = None
+    """Where buyers go if there are balancers."""
     names: tuple[HostName, ...] = ()
-    """Host names that are answered; () answers all."""
+    """Host names that are answered; all are if there are none here."""
     address: IPv4Address | None = None
-    """Where proxies listen; None for all their addresses. Open nodes want a loopback address before them too."""
+    """Where proxies listen; left out, at all their addresses. Open nodes want a loopback address before them too."""
     port: Port = 80
+    """Where proxies listen without TLS."""
     policy: Policy = "weighted"
+    """How requests are shared out over the nodes."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes of Nginx on a proxy; 0 for one a processor."""
     worker_connections: Annotated[int, Field(ge=64, le=1_048_576)] = 8_192
@@ -121,18 +154,24 @@ class Front(_Table):
     """Whether those answers are in the access log too, one by one; each costs a fourth more then."""
     keep_host: bool = True
     """Whether nodes see the host that the buyer asked for; open nodes want their own, a loopback address."""
-    rate: Rate | None = Rate()
-    """None for no limit: then something before it must have one."""
+    rate: Annotated[Rate | None, BeforeValidator(_false_is_none)] = Rate()
+    """How much one address may ask for; `false` for no limit: then something before it must have one."""
     tls: Tls | None = None
+    """The certificate; no TLS without."""
     trusted_proxies: tuple[IPv4Network, ...] = ()
     """Networks whose X-Forwarded-For is believed: of a load balancer before this one that hides addresses."""
     body_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = 16_384
+    """The longest body; a longer one is answered 413."""
     header_bytes: Annotated[int, Field(ge=1_024, le=65_536)] = 32_768
+    """Request line and headers; more is answered 431."""
     slow_client_s: Annotated[int, Field(ge=1, le=60)] = 10
     """How long a client may take for its headers, its body and to read; nginx-slow.sh bounds a body as a whole."""
     max_fails: Annotated[int, Field(ge=1, le=100)] = 1
+    """Failures within `fail_timeout_s` after which a node is left alone."""
     fail_timeout_s: Annotated[int, Field(ge=1, le=60)] = 2
+    """For how long it is then."""
     connect_timeout_s: Annotated[int, Field(ge=1, le=10)] = 1
+    """How long a node may take to accept a connection."""
     answer_timeout_s: Annotated[int, Field(ge=1, le=60)] = 5
     """How long a node may take; longer than twice the patience of a node (2 s)."""
 
@@ -141,9 +180,11 @@ class Lvs(_Table):
     """How balancers hand connections on."""
 
     scheduler: Literal["wrr", "rr", "wlc", "sh", "mh"] = "wrr"
+    """How ip_vs chooses; nftables goes by the weights, always."""
     forwarding: Literal["DR", "NAT", "TUN"] = "DR"
+    """How packets go on, and answers back."""
     health_s: Annotated[int, Field(ge=1, le=60)] = 1
-    """How often `/readyz` is asked; its answer must come before the next question."""
+    """How often they are asked whether they are well; the answer must come before the next question."""
     fall: Annotated[int, Field(ge=1, le=10)] = 2
     """Checks that fail in a row before somebody counts as ill."""
     rise: Annotated[int, Field(ge=1, le=10)] = 2
@@ -151,7 +192,9 @@ class Lvs(_Table):
     sorry_server: IPv4Address | None = None
     """Who answers when nobody is healthy."""
     virtual_router_id: Annotated[int, Field(ge=1, le=255)] = 51
+    """VRRP's number for the virtual address, its own in its network."""
     advert_s: Annotated[int, Field(ge=1, le=10)] = 1
+    """How often the balancer that has the address says so; it is missed after three."""
 
     @property
     def chooses_alike(self) -> bool:
@@ -163,12 +206,16 @@ class Ospf(_Table):
     """How balancers announce the virtual address."""
 
     area: IPv4Address = IPv4Address("0.0.0.0")  # noqa: S104 - an area's number
+    """The area that routers and balancers are in."""
     hello_s: Annotated[int, Field(ge=1, le=10)] = 1
+    """How often neighbours greet each other."""
     dead_s: Annotated[int, Field(ge=2, le=40)] = 3
+    """Without a greeting for so long, a neighbour is gone; more than `hello_s`."""
     max_paths: Annotated[int, Field(ge=1, le=PATHS_MAX)] = PATHS_MAX
+    """Paths of equal cost that a router uses at once."""
     networks: tuple[IPv4Network, ...] = ()
     """The networks between routers and balancers."""
-    key: Annotated[str, Field(pattern=r"^[!-~]{0,16}$")] = Field(default="", repr=False)
+    key: Annotated[str, Field(pattern=_KEY)] = Field(default="", repr=False)
     """Password of the adjacency (MD5); "" for none."""
 
 
@@ -176,12 +223,19 @@ class ClusterFile(_Table):
     """Everything that the file says."""
 
     front: Front = Front()
+    """How buyers reach it, and what Nginx does with them."""
     nodes: Annotated[tuple[NodeEntry, ...], Field(min_length=1, max_length=256)]
+    """The nodes: `ticketrush serve`."""
     proxies: tuple[ProxyEntry, ...] = ()
+    """The hosts with Nginx, which listen at the ports of `[front]`."""
     balancers: Annotated[tuple[BalancerEntry, ...], Field(max_length=64)] = ()
+    """Hosts that announce the virtual address, and hand its connections on."""
     routers: Annotated[tuple[RouterEntry, ...], Field(max_length=64)] = ()
+    """Routers before the balancers, for which the other half of OSPF is rendered."""
     lvs: Lvs = Lvs()
+    """How balancers hand connections on."""
     ospf: Ospf = Ospf()
+    """How balancers announce the virtual address."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -271,13 +325,7 @@ def parse(text: str, name: str = "the cluster file") -> ClusterFile:
     except tomllib.TOMLDecodeError as error:
         raise ClusterFileError(f"{name} is not TOML: {error}") from error
     except ValidationError as error:
-        raise ClusterFileError(_in_words(name, error)) from error
-
-
-def _in_words(name: str, error: ValidationError) -> str:
-    """Each thing that is wrong, on a line of its own if there are several."""
-    lines = [_one(detail) for detail in error.errors(include_url=False)]
-    return f"{name}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{name} has {len(lines)} errors:", *lines])
+        raise ClusterFileError(in_words(name, error, _FIELDS, SHAPES)) from error
 
 
 def _twice(values: Iterable[str]) -> str | None:
@@ -285,35 +333,9 @@ def _twice(values: Iterable[str]) -> str | None:
     return next((value for value, count in Counter(values).items() if count > 1), None)
 
 
-def _one(detail: Any) -> str:
-    place = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
-    said = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
-    if detail["type"] == "extra_forbidden":
-        said += _perhaps(str(detail["loc"][-1]))
-    elif detail["type"] == "tuple_type" and len(detail["loc"]) == 1:
-        said = f"write each of them as a table of its own: [[{place}]]"
-    value = detail["input"]
-    is_shown = isinstance(value, str | int | float | bool) and not _may_be_secret(detail)
-    shown = f" (it is {value!r})" if is_shown else ""
-    return f"{place}: {said}{shown}" if place else said
-
-
-_WORDS: Final = {
-    "extra_forbidden": "is not known here",
-    "tuple_type": 'write a list, like ["…"]',
-    "model_type": "write a table, like { name = value }",
+_FIELDS: Final = {
+    field
+    for table in (ClusterFile, Front, Tls, Rate, Lvs, Ospf, NodeEntry, ProxyEntry, BalancerEntry, RouterEntry)
+    for field in table.model_fields
 }
-"""What pydantic says in its own words, in ours."""
-
-
-def _perhaps(name: str) -> str:
-    """What may have been meant by a name that is not known."""
-    tables = (ClusterFile, Front, Tls, Rate, Lvs, Ospf, NodeEntry, ProxyEntry, BalancerEntry, RouterEntry)
-    known = {field for table in tables for field in table.model_fields}
-    close = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _may_be_secret(detail: Any) -> bool:
-    """Whether a value is the password of OSPF, or has a name that is not known."""
-    return bool(detail["loc"] == ("ospf", "key") or detail["type"] == "extra_forbidden")
+"""All names that a cluster file may have."""

@@ -27,7 +27,7 @@ from ticketrush import processes
 from ticketrush.audit import AuditReport
 from ticketrush.lab.lab import home_of_folders
 from ticketrush.lab.netns import NAMES, inside
-from ticketrush.lab.outcome import Outcome, Promise, exactly_sold
+from ticketrush.lab.outcome import Outcome, Promise, exactly_sold, measured
 from ticketrush.lab.plan import BUYERS, LEDGER_PORT, LabPlan
 from ticketrush.lab.sale import ITEM, SALE, Crowd
 from ticketrush.lab.scenarios import MOVES_S, SELLS_S, Run, Scenario, play
@@ -183,6 +183,14 @@ def test_the_canary_a_ticket_sold_twice_and_one_lost_are_found_by_the_lab_s_own_
     assert said[6:9] == [(sold, False), (lost, False), (audited, False)], "a buyer was told that it is lost"
 
 
+def test_what_was_measured_is_said_in_words() -> None:
+    figures = {"rpo_reservations": 0.0, "last_unanswered_s": 0.0, "route_s": 2.906}
+    assert measured(figures) == [
+        ("2.91 s", "until the router led nobody there any more"),
+        ("never", "a new request got no answer"),
+    ]
+
+
 def test_each_buyer_has_an_address_and_few_share_one() -> None:
     visit = Visit("", 80, SALE, ITEM, 1_000, 64, b"", "", 0, come_from=BUYERS)
     addresses = Counter(address_of(visit, number) for number in range(visit.buyers))
@@ -209,7 +217,8 @@ def test_the_page_says_when_it_was_what_the_axes_are_and_what_happened_when(play
         "a numbered line in the plot for each moment"
     )
     assert re.findall(r"<li>(?:<b>)?([0-9.]+ s): ", text) == [f"{moment.at_s:.2f} s" for moment in found.timeline]
-    assert f"{found.figures['route_s']:.2f} s</td>" in text
+    for how_long, what in measured(found.figures):
+        assert re.search(f">{how_long}</td><td[^>]*>{what}<", text)
 
 
 @about("balancer")

@@ -17,7 +17,7 @@ from ticketrush.cli.flags import flag
 from ticketrush.crowd.errors import Stopped
 from ticketrush.lab.errors import NoLab
 from ticketrush.lab.netns import require
-from ticketrush.lab.outcome import FIGURES, Outcome
+from ticketrush.lab.outcome import Outcome, measured
 from ticketrush.lab.report import page
 from ticketrush.lab.sale import Crowd
 from ticketrush.lab.scenarios import FAULT_AT, MOVES_S, SCENARIOS, Scenario, play
@@ -166,15 +166,16 @@ def _plain(outcomes: list[Outcome]) -> dict[str, Any]:
 
 def _show(outcomes: list[Outcome]) -> None:
     output.say(f"in the place of LVS: {outcomes[0].handed_on_by}")
-    rows = []
+    rows = [
+        (found.name, "well" if found.ok else "NOT WELL", f"{found.sold:,} of {found.tickets:,}", f"{found.lost:,}")
+        for found in outcomes
+    ]
+    output.table(("scenario", "", "sold", "lost"), rows, right=("sold", "lost"))
     for found in outcomes:
-        figures = "; ".join(
-            f"{value:.2f} s {FIGURES[name]}" if name in FIGURES else f"{name} {value:g}"
-            for name, value in found.figures.items()
-        )
-        verdict = "well" if found.ok else "NOT WELL"
-        rows.append((found.name, verdict, f"{found.sold:,} of {found.tickets:,}", f"{found.lost:,}", figures))
-    output.table(("scenario", "", "sold", "lost", "figures"), rows, right=("sold", "lost"), prose=("figures",))
+        if lines := measured(found.figures):
+            output.say(f"{found.name}, from the fault on:")
+            for how_long, what in lines:
+                output.say(f"{how_long:>8}  {what}")
     for found in outcomes:
         for promise in found.promises:
             if not promise.holds:

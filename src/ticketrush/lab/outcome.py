@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -31,9 +31,15 @@ FIGURES: Final = {
     "last_unanswered_s": "until the last new request was sent that got no answer",
     "last_repeat_unanswered_s": "until the last repeated request was sent that got no answer",
 }
-"""What the figures of an outcome mean that are seconds, most of them after the fault; 0 if there was no such moment."""
+"""What the figures of an outcome mean that are seconds, most of them after the fault."""
 
 _ANSWERED: Final = frozenset({Fate.DONE, Fate.REFUSED})
+
+
+_NEVER: Final = {
+    "last_unanswered_s": "a new request got no answer",
+    "last_repeat_unanswered_s": "a repeated request got no answer",
+}
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -161,6 +167,15 @@ def curve_of(seen: Seen) -> dict[str, list[int]]:
         at = int((of.at_s + of.took_s - seen.began_s) / STEP_S)
         rows[of.fate.value][min(max(at, 0), steps - 1)] += 1
     return rows
+
+
+def measured(figures: Mapping[str, float]) -> list[tuple[str, str]]:
+    """How long, and what, for those of `figures` that are seconds: [("2.91 s", "until the router ..."), ...]."""
+    return [
+        ("never", _NEVER[name]) if name in _NEVER and not figures[name] else (f"{figures[name]:.2f} s", text)
+        for name, text in FIGURES.items()
+        if name in figures
+    ]
 
 
 def exactly_sold(found: AuditReport, seen: Seen, tickets: int) -> list[Promise]:

@@ -14,7 +14,7 @@ from ticketrush.crowd.page import legend
 from ticketrush.crowd.svg import Plot, Series, time_ticks
 from ticketrush.crowd.wording import PLAIN, VERDICTS
 from ticketrush.lab.drawing import draw_hosts, draw_with_moments
-from ticketrush.lab.outcome import FIGURES, STEP_S, Outcome
+from ticketrush.lab.outcome import STEP_S, Outcome, measured
 from ticketrush.lab.scenarios import SCENARIOS
 from ticketrush.lab.visit import PATIENCE_S
 
@@ -70,7 +70,7 @@ def _recovery(outcomes: Sequence[Outcome]) -> str:
         (
             found.durability,
             f"{found.figures['rpo_reservations']:,.0f} of {found.acknowledged:,}",
-            _seconds(found, "rto_s"),
+            f"{found.figures['rto_s']:.2f} s",
         )
         for found in outcomes
         if "rto_s" in found.figures
@@ -88,10 +88,6 @@ def _table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
     top = f"<thead><tr>{row(head, 'th')}</tr></thead>" if head else ""
     body = "".join(f"<tr>{row([html.escape(cell) for cell in cells], 'td')}</tr>" for cells in rows)
     return f'<table style="margin:6px 0;font-size:14px;border-spacing:0">{top}<tbody>{body}</tbody></table>'
-
-
-def _seconds(found: Outcome, name: str) -> str:
-    return f"{found.figures[name]:.2f} s"
 
 
 def _heading(text: str) -> str:
@@ -171,7 +167,7 @@ def _timeline(found: Outcome) -> str:
 
 
 def _figures(found: Outcome) -> str:
-    rows = [(_seconds(found, name), text) for name, text in FIGURES.items() if name in found.figures]
+    rows = measured(found.figures)
     return _heading("Measured from the fault on") + _table(rows) if rows else ""
 
 

@@ -192,7 +192,7 @@ SCENARIOS: Final = {
         Scenario("calm", "Nothing fails", LabPlan(), _nothing, _all_is_answered, is_calm=True),
         Scenario("balancer", "A balancer is killed", LabPlan(), _kill_balancer, _traffic_moves),
         Scenario("node", "A node is killed", LabPlan(), _kill_node, _node_is_noticed),
-        Scenario("nginx", "A balancer is ill", LabPlan(), _kill_nginx, _traffic_moves),
+        Scenario("nginx", "The Nginx of a balancer is killed", LabPlan(), _kill_nginx, _traffic_moves),
         _site("replica", "a success was at a replica before"),
         _site("memory", "copies come after the success"),
         _site("fsync", "copies come after the success"),

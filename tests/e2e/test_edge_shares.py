@@ -104,22 +104,32 @@ def test_a_buyer_is_who_the_token_says(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_the_shares_and_leaves_nothing(tmp_path: Path) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
     kept = tmp_path / "kept"
-    command = [sys.executable, "-m", "ticketrush", "edge", "demo", "--json", "--requests", "300", "--concurrency", "30"]
+    told = json.loads(demonstrate(tmp_path, "--json", "--requests", "300", "--concurrency", "30", "--keep", str(kept)))
+    assert told == {"counts": [100, 200], "failed": 0}
+    assert "upstream ticketrush_nodes" in (kept / "nginx.conf").read_text()
+    assert len((kept / "access.log").read_text().splitlines()) == 300
+
+    said = demonstrate(tmp_path, "--requests", "30", "--keep", str(kept))
+    assert said.startswith("30 × GET /buy/ticket, 30 at once, policy weighted: 0 failed\n")
+    assert len((kept / "access.log").read_text().splitlines()) == 30, "of this time alone"
+
+
+def demonstrate(folder: Path, *flags: str) -> str:
+    """What `edge demo` with two nodes prints; nothing is left of it."""
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
     done = subprocess.run(
-        [*command, "--weights", "1,2", "--keep", str(kept)],
+        [sys.executable, "-m", "ticketrush", "edge", "demo", "--weights", "1,2", *flags],
         env=processes.plain_environment() | {"TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
         timeout=90,
         check=False,
     )
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"counts": [100, 200], "failed": 0}), done.stderr
+    assert done.returncode == 0, done.stderr
     assert list(temporary.iterdir()) == []
-    assert "upstream ticketrush_nodes" in (kept / "nginx.conf").read_text()
-    assert len((kept / "access.log").read_text().splitlines()) == 300
+    return done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from typer.testing import CliRunner
 
+from ticketrush.cli import app
 from ticketrush.cluster.errors import PlanError
 from ticketrush.edge import nginx
 from ticketrush.edge.cluster_file import ClusterFile, parse
-from ticketrush.edge.demo import DemoPlan
+from ticketrush.edge.demo import DemoPlan, forget_the_last
 from ticketrush.edge.errors import ClusterFileError
 from ticketrush.edge.nginx_server import judge
 from ticketrush.edge.render import write
@@ -284,8 +286,10 @@ def test_one_port_for_two_things_is_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"weights": (0, 1)}, "weights is 0,1; give each node 1 at least"),
-        ({"weights": ()}, "give each node 1 at least"),
+        ({"weights": (0, 1)}, "weights is 0,1; give each node one from 1 to 1000, like 1,2,3,4"),
+        ({"weights": (1, 1_001)}, "weights is 1,1001; give each node one from 1 to 1000, like 1,2,3,4"),
+        ({"weights": ()}, "weights is empty; give each node one from 1 to 1000"),
+        ({"weights": (1,) * 65}, "weights is for 65 nodes; there may be 64"),
         ({"requests": 0}, "requests is 0; it must be between 1 and 1000000"),
         ({"concurrency": 1_001}, "concurrency is 1001; it must be between 1 and 1000"),
         ({"port": 65_536}, "port is 65536; it must be between 0 and 65535"),
@@ -296,3 +300,37 @@ def test_a_demonstration_that_makes_no_sense_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(PlanError, match=said):
         DemoPlan(folder=tmp_path, front=tmp_path, **values)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("1,1001", "weights is 1,1001; give each node one from 1 to 1000, like 1,2,3,4"),
+        ("-1", "weights is -1; give each node one from 1 to 1000"),
+        ("", "weights is empty; give each node one from 1 to 1000"),
+        ("1,2,", "weights is '1,2,'; write whole numbers with commas between, like 1,2,3,4"),
+    ],
+)
+def test_weights_that_make_no_sense_are_told_once_and_with_what_to_write(weights: str, said: str) -> None:
+    result = CliRunner().invoke(app, ["edge", "demo", f"--weights={weights}"])
+    assert result.exit_code == 2
+    assert said in result.output
+    assert result.output.count("weights is") == 1
+
+
+def test_no_more_are_at_once_than_there_are(tmp_path: Path) -> None:
+    assert DemoPlan(folder=tmp_path, front=tmp_path, requests=7, concurrency=100).at_once == 7
+    assert DemoPlan(folder=tmp_path, front=tmp_path, requests=100, concurrency=7).at_once == 7
+
+
+@pytest.mark.parametrize(("text", "is_ours"), [(None, True), ("http {}\n", False), ("", False)])
+def test_a_demonstration_replaces_its_own_logs_and_nobody_elses(
+    text: str | None, is_ours: bool, tmp_path: Path
+) -> None:
+    forget_the_last(tmp_path)
+    (tmp_path / "nginx.conf").write_text(nginx.files(parse(NODES))["nginx.conf"] if text is None else text)
+    for name in ("access.log", "error.log", "more.log"):
+        (tmp_path / name).touch()
+    forget_the_last(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"nginx.conf", "more.log"} | (set() if is_ours else {"access.log", "error.log"})

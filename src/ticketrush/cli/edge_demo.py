@@ -17,7 +17,6 @@ from ticketrush import stop
 from ticketrush.cli import output
 from ticketrush.cli.app import Exit, UsageError
 from ticketrush.cli.flags import flag
-from ticketrush.cluster.plan import parse_weights
 from ticketrush.edge import demo as demonstration
 from ticketrush.edge.cluster_file import Policy
 from ticketrush.edge.demo import DemoPlan, FrontDoor
@@ -38,12 +37,17 @@ def demo(
         int, flag("EDGE_DEMO_REQUESTS", "How many requests are sent.", "--requests")
     ] = demonstration.REQUESTS,
     concurrency: Annotated[
-        int, flag("EDGE_DEMO_CONCURRENCY", "How many at once.", "--concurrency")
+        int, flag("EDGE_DEMO_CONCURRENCY", "How many at once, at most.", "--concurrency")
     ] = demonstration.CONCURRENCY,
     port: Annotated[int, flag("PORT", "Port of Nginx; 0 takes a free one.", "--port")] = 0,
     keep: Annotated[
         Path | None,
-        flag("EDGE_DEMO_KEEP", "Keep nginx.conf and the logs of Nginx in this folder.", "--keep", metavar="DIR"),
+        flag(
+            "EDGE_DEMO_KEEP",
+            "Keep nginx.conf and the logs of Nginx in this folder; those of the last time are replaced.",
+            "--keep",
+            metavar="DIR",
+        ),
     ] = None,
     stay: Annotated[
         bool, flag("EDGE_DEMO_STAY", "Go on until Ctrl-C, to try more by hand.", "--stay/--no-stay")
@@ -58,7 +62,7 @@ def demo(
 
     Exit code 0 if all requests were answered, 1 if some failed.
     """
-    shares = parse_weights(weights, len(weights.split(",")))
+    shares = demonstration.parse_weights(weights)
     with contextlib.ExitStack() as stack:
         try:
             with stop.by_signals():
@@ -122,7 +126,7 @@ def _run(plan: DemoPlan, *, stay: bool, as_json: bool) -> int:
 
 
 def _show(plan: DemoPlan, door: FrontDoor, counts: list[int], failed: int) -> None:
-    asked = f"{plan.requests} × GET {demonstration.PATH}, {plan.concurrency} at once"
+    asked = f"{plan.requests} × GET {demonstration.PATH}, {plan.at_once} at once"
     output.say(f"{asked}, policy {plan.policy}: {failed} failed", "bold")
     most, whole = max(*counts, 1), max(sum(counts), 1)
     rows = [

@@ -15,7 +15,7 @@ from typing import Final
 
 from ticketrush.cluster.errors import ClusterError, PlanError
 from ticketrush.cluster.nodes import Node
-from ticketrush.cluster.plan import PORT_MAX, ClusterPlan, check_weights
+from ticketrush.cluster.plan import NODES_MAX, PORT_MAX, WEIGHT_MAX, ClusterPlan
 from ticketrush.cluster.ports import LOCALHOST
 from ticketrush.cluster.server import running
 from ticketrush.cluster.up import cluster
@@ -34,6 +34,9 @@ REQUESTS_MAX: Final = 1_000_000
 ANSWER_S: Final = 15.0
 STOCK: Final = 10_000
 
+RENDERED: Final = "# Rendered by `ticketrush edge nginx`"
+"""How an nginx.conf of ours begins."""
+
 _ASKED: Final = re.compile(r"^ticketrush_(?:commands|gate_refusals|overloaded)_total (\S+)$", re.MULTILINE)
 
 
@@ -47,7 +50,7 @@ class DemoPlan:
         policy: how requests are shared out.
         weights: one for each node; only some policies heed them.
         requests: how many are sent.
-        concurrency: how many of them at once.
+        concurrency: how many of them at once, at most.
         port: of Nginx; 0 takes a free one.
     """
 
@@ -60,9 +63,11 @@ class DemoPlan:
     port: int = 0
 
     def __post_init__(self) -> None:
-        check_weights(self.weights, len(self.weights))
-        if not self.weights or min(self.weights) < 1:
-            raise PlanError(f"weights is {','.join(map(str, self.weights))}; give each node 1 at least, like 1,2,3,4")
+        if not self.weights or not all(1 <= weight <= WEIGHT_MAX for weight in self.weights):
+            said = ",".join(map(str, self.weights)) or "empty"
+            raise PlanError(f"weights is {said}; give each node one from 1 to {WEIGHT_MAX}, like 1,2,3,4")
+        if len(self.weights) > NODES_MAX:
+            raise PlanError(f"weights is for {len(self.weights)} nodes; there may be {NODES_MAX}")
         for name, value, least, most in (
             ("requests", self.requests, 1, REQUESTS_MAX),
             ("concurrency", self.concurrency, 1, CONCURRENCY_MAX),
@@ -70,6 +75,23 @@ class DemoPlan:
         ):
             if not least <= value <= most:
                 raise PlanError(f"{name} is {value}; it must be between {least} and {most}")
+
+    @property
+    def at_once(self) -> int:
+        """How many are under way together: never more than there are."""
+        return min(self.concurrency, self.requests)
+
+
+def parse_weights(text: str) -> tuple[int, ...]:
+    """The weights in a text like 1,2,3,4; a plan says whether they make sense.
+
+    Raises:
+        PlanError: it has something else.
+    """
+    try:
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise PlanError(f"weights is {text!r}; write whole numbers with commas between, like 1,2,3,4") from None
 
 
 class FrontDoor:
@@ -105,9 +127,19 @@ def front_door(plan: DemoPlan) -> Iterator[FrontDoor]:
         flags=("--demo", stock),
     )
     with cluster(nodes) as started:
+        forget_the_last(plan.front)
         nginx = NginxServer(plan.front, cluster_file_of(plan, started.nodes), port=plan.port)
         with running(nginx):
             yield FrontDoor(started.nodes, nginx)
+
+
+def forget_the_last(front: Path) -> None:
+    """Remove the logs of an earlier demonstration in the folder, to which Nginx would append; nobody else's."""
+    configuration = front / "nginx.conf"
+    with contextlib.suppress(OSError):
+        if configuration.read_text("utf-8", "replace").startswith(RENDERED):
+            for name in ("access.log", "error.log"):
+                (front / name).unlink(missing_ok=True)
 
 
 def cluster_file_of(plan: DemoPlan, nodes: list[Node]) -> ClusterFile:
@@ -146,7 +178,7 @@ async def _send(port: int, plan: DemoPlan) -> int:
             failed += not await _is_answered(port, buyer)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(plan.concurrency, plan.requests)):
+        for _ in range(plan.at_once):
             group.create_task(client())
     return failed
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,55 +38,51 @@ pytestmark = pytest.mark.timeout(180)
 COMMAND = (sys.executable, "-m", "ticketrush", "edge", "lab")
 CROWD = Crowd(buyers=544, tickets=400, per_second=64)
 """They come for 6.6 s after the fault."""
-AT_ONCE = 2
-"""How many labs go on together: each of them waits most of the time."""
+LANES = 2
+"""How many scenarios go on together, beside the other tests of this file: each of them waits most of the time."""
 
 
 class Plays:
-    """The scenarios that are asked for, each by the command itself, AT_ONCE of them, in the order of the tests."""
+    """The scenarios that are asked for, by LANES commands that go on together, each with its share of them."""
 
     def __init__(self, names: Sequence[str], folder: Path) -> None:
         self.folder = folder
-        self._waiting = deque(names)
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._start_more()
+        self._lanes = {name: number % LANES for number, name in enumerate(names)}
+        self._commands: list[subprocess.Popen[bytes]] = []
+        for lane in range(min(LANES, len(names))):
+            crowd = [f"--buyers={CROWD.buyers}", f"--tickets={CROWD.tickets}", f"--arrivals={CROWD.per_second}"]
+            flags = [f"--scenario={name}" for name in names if self._lanes[name] == lane]
+            files = {kind: folder / f"{lane}.{kind}" for kind in ("json", "err", "html")}
+            with files["json"].open("wb") as out, files["err"].open("wb") as err:
+                command = [*COMMAND, *flags, *crowd, "--json", f"--report={files['html']}"]
+                environment = processes.plain_environment()
+                self._commands.append(subprocess.Popen(command, env=environment, stdout=out, stderr=err))
 
     def result(self, name: str) -> Outcome:
-        """What came out of it; with what it measured printed. All that it promises must be so."""
-        while (process := self._running.get(name)) is None or process.poll() is None:
-            self._start_more()
-            time.sleep(0.02)
-        said = self.file(name, "err").read_text()
-        assert process.returncode in {0, 1}, said
-        plain = json.loads(self.file(name, "json").read_bytes())["scenarios"][0]
+        """What came out of it, with what it measured printed; all that it promises must be so."""
+        lane = self._lanes[name]
+        self._commands[lane].wait(150)
+        said = (self.folder / f"{lane}.json").read_bytes()
+        assert said, (self.folder / f"{lane}.err").read_text()
+        plain = next(one for one in json.loads(said)["scenarios"] if one["name"] == name)
         found = msgspec.convert({key: value for key, value in plain.items() if key != "ok"}, Outcome)
         print(found.figures, found.requests, f"{found.unanswered} tries unanswered")
         broken = [promise.text for promise in found.promises if not promise.holds]
         assert not broken, (broken, found.figures, found.violations, found.odd)
-        assert process.returncode == 0
-        assert html.escape(found.title) in self.file(name, "html").read_text()
+        assert plain["ok"]
+        assert html.escape(found.title) in self.page(name)
         return found
 
-    def file(self, name: str, kind: str) -> Path:
-        """A file about that scenario."""
-        return self.folder / f"{name}.{kind}"
-
-    def _start_more(self) -> None:
-        while self._waiting and sum(process.poll() is None for process in self._running.values()) < AT_ONCE:
-            name = self._waiting.popleft()
-            crowd = [f"--buyers={CROWD.buyers}", f"--tickets={CROWD.tickets}", f"--arrivals={CROWD.per_second}"]
-            flags = ["--scenario", name, *crowd, "--json", "--report", str(self.file(name, "html"))]
-            with self.file(name, "json").open("wb") as out, self.file(name, "err").open("wb") as err:
-                self._running[name] = subprocess.Popen(
-                    [*COMMAND, *flags], env=processes.plain_environment(), stdout=out, stderr=err
-                )
+    def page(self, name: str) -> str:
+        """The report that has that scenario, among others."""
+        return (self.folder / f"{self._lanes[name]}.html").read_text()
 
     def end(self) -> None:
         """End those that go on; they remove what they made."""
-        for process in self._running.values():
-            process.terminate()
-        for process in self._running.values():
-            process.wait(60)
+        for command in self._commands:
+            command.terminate()
+        for command in self._commands:
+            command.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -198,60 +194,6 @@ def test_each_buyer_has_an_address_and_few_share_one() -> None:
     assert max(addresses.values()) == 8
     assert None not in addresses
     assert address_of(visit, 3) == address_of(visit, 3)
-
-
-@about("calm")
-def test_nothing_fails_and_everybody_gets_a_share(found: Outcome) -> None:
-    assert found.sold == found.paid == found.acknowledged == CROWD.tickets
-    assert sum(found.requests["nodes"].values()) >= CROWD.buyers + CROWD.tickets
-    assert len(found.requests["proxies"]) == 2
-
-
-@about("balancer")
-def test_the_page_says_when_it_was_what_the_axes_are_and_what_happened_when(plays: Plays, found: Outcome) -> None:
-    text = plays.file(found.name, "html").read_text()
-    assert re.search(rf"{datetime.now(UTC).year}-\d\d-\d\d \d\d:\d\d UTC", text)
-    assert "Upright: tries that ended, per second. Across: seconds since the first buyer came." in text
-    assert len(found.timeline) == 2
-    assert re.findall(r'font-weight:700">(\d)</text>', text) == ["1", "2"], (
-        "a numbered line in the plot for each moment"
-    )
-    assert re.findall(r"<li>(?:<b>)?([0-9.]+ s): ", text) == [f"{moment.at_s:.2f} s" for moment in found.timeline]
-    for how_long, what in measured(found.figures):
-        assert re.search(f">{how_long}</td><td[^>]*>{what}<", text)
-
-
-@about("balancer")
-def test_a_killed_balancer_costs_seconds_and_no_ticket(found: Outcome) -> None:
-    assert found.sold == found.paid == CROWD.tickets
-    assert 0 < found.figures["route_s"] <= MOVES_S
-    assert 0 < found.figures["last_unanswered_s"] <= MOVES_S, "half of the buyers were led to the one that was killed"
-
-
-@about("node")
-def test_a_killed_node_is_noticed_and_nobody_hears_of_it(found: Outcome) -> None:
-    assert found.sold == found.paid == CROWD.tickets
-    assert 0 < found.figures["noticed_s"] <= MOVES_S
-
-
-@about("nginx")
-def test_an_ill_balancer_withdraws_and_comes_back(found: Outcome) -> None:
-    assert found.sold == found.paid == CROWD.tickets
-    assert found.figures["withdrawn_s"] <= found.figures["route_s"] <= MOVES_S
-    assert found.figures["back_s"] > 0
-
-
-@about("site-replica")
-def test_a_lost_site_loses_no_success_that_a_replica_had(found: Outcome) -> None:
-    assert found.lost == 0
-    assert found.sold == CROWD.tickets
-    assert 0 < found.figures["rto_s"] <= SELLS_S
-
-
-@about("site-memory")
-def test_a_lost_site_with_copies_that_come_later_is_measured(found: Outcome) -> None:
-    assert 0 < found.figures["rto_s"] <= SELLS_S
-    assert found.figures["rpo_reservations"] == found.lost
 
 
 # --- what the command leaves -----------------------------------------------------------------------------------------
@@ -383,3 +325,61 @@ def test_what_cannot_be_is_told_before_anything_starts(flags: tuple[str, ...], s
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (2, "")
     assert said in err
+
+
+# --- the scenarios, which went on meanwhile --------------------------------------------------------------------------
+
+
+@about("calm")
+def test_nothing_fails_and_everybody_gets_a_share(found: Outcome) -> None:
+    assert found.sold == found.paid == found.acknowledged == CROWD.tickets
+    assert sum(found.requests["nodes"].values()) >= CROWD.buyers + CROWD.tickets
+    assert len(found.requests["proxies"]) == 2
+
+
+@about("balancer")
+def test_the_page_says_when_it_was_what_the_axes_are_and_what_happened_when(plays: Plays, found: Outcome) -> None:
+    text = plays.page(found.name)
+    assert re.search(rf"{datetime.now(UTC).year}-\d\d-\d\d \d\d:\d\d UTC", text)
+    text = text.partition(f"<h2>{found.title}</h2>")[2].partition("</article>")[0]
+    assert "Upright: tries that ended, per second. Across: seconds since the first buyer came." in text
+    assert len(found.timeline) == 2
+    assert re.findall(r'font-weight:700">(\d)</text>', text) == ["1", "2"], (
+        "a numbered line in the plot for each moment"
+    )
+    assert re.findall(r"<li>(?:<b>)?([0-9.]+ s): ", text) == [f"{moment.at_s:.2f} s" for moment in found.timeline]
+    for how_long, what in measured(found.figures):
+        assert re.search(f">{how_long}</td><td[^>]*>{what}<", text)
+
+
+@about("balancer")
+def test_a_killed_balancer_costs_seconds_and_no_ticket(found: Outcome) -> None:
+    assert found.sold == found.paid == CROWD.tickets
+    assert 0 < found.figures["route_s"] <= MOVES_S
+    assert 0 < found.figures["last_unanswered_s"] <= MOVES_S, "half of the buyers were led to the one that was killed"
+
+
+@about("node")
+def test_a_killed_node_is_noticed_and_nobody_hears_of_it(found: Outcome) -> None:
+    assert found.sold == found.paid == CROWD.tickets
+    assert 0 < found.figures["noticed_s"] <= MOVES_S
+
+
+@about("nginx")
+def test_an_ill_balancer_withdraws_and_comes_back(found: Outcome) -> None:
+    assert found.sold == found.paid == CROWD.tickets
+    assert found.figures["withdrawn_s"] <= found.figures["route_s"] <= MOVES_S
+    assert found.figures["back_s"] > 0
+
+
+@about("site-replica")
+def test_a_lost_site_loses_no_success_that_a_replica_had(found: Outcome) -> None:
+    assert found.lost == 0
+    assert found.sold == CROWD.tickets
+    assert 0 < found.figures["rto_s"] <= SELLS_S
+
+
+@about("site-memory")
+def test_a_lost_site_with_copies_that_come_later_is_measured(found: Outcome) -> None:
+    assert 0 < found.figures["rto_s"] <= SELLS_S
+    assert found.figures["rpo_reservations"] == found.lost

@@ -83,8 +83,9 @@ bench: $(READY)  ## Measure the speed side by side with nginx, write out/bench.j
 	@mkdir -p out
 	$(BIN)/ticketrush bench --redis-details --json out/bench.json
 
-docs: $(READY)  ## Write docs/configuration.md again from the settings.
+docs: $(READY)  ## Write the tables of settings in docs/ again from the code.
 	$(BIN)/python scripts/configuration_page.py docs/configuration.md
+	$(BIN)/python scripts/cluster_file_tables.py docs/front-door.md
 
 pins: $(READY)  ## Write constraints.txt again from newest versions that fit.
 	scripts/pin

@@ -24,6 +24,7 @@ from ticketrush.bench.lone import fdatasyncs_ms, percentile
 from ticketrush.bench.machine import filesystem_of, journal_folder
 from ticketrush.bench.replay import replay
 from ticketrush.bench.server import serve
+from ticketrush.edge import programs
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 STUBBORN = [
@@ -48,7 +49,7 @@ def is_running(pid: int) -> bool:
 
 def test_missing_programs_are_named_with_their_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(tools, "_PLACES", str(tmp_path))
+    monkeypatch.setattr(programs, "PLACES", str(tmp_path))
     with pytest.raises(BenchError, match=r"needs wrk and nginx.*apt-get install wrk nginx"):
         tools.find()
     (tmp_path / "wrk").touch(0o755)

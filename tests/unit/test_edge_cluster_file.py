@@ -175,7 +175,7 @@ def test_a_text_is_refused_in_the_words_of_its_shape(shape: str) -> None:
 def test_every_setting_is_in_the_tables_of_the_documentation() -> None:
     page = (ROOT / "docs" / "front-door.md").read_text("utf-8")
     script = runpy.run_path(str(ROOT / "scripts" / "cluster_file_tables.py"))
-    assert page == script["with_tables"](page), "python scripts/cluster_file_tables.py docs/front-door.md"
+    assert page == script["with_tables"](page), "docs/front-door.md is stale: run `make docs`"
     told = re.findall(r"^\| `\[+([a-z.]+)\]+` \|.*\n\|-.*\n((?:\| `.*\n)+)", page, re.MULTILINE)
     named = [(place, name) for place, rows in told for name in re.findall(r"^\| `(\w+)`", rows, re.MULTILINE)]
     assert sorted(named) == sorted(FIELDS)

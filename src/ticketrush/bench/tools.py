@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 import subprocess
-from typing import Final
 
 from ticketrush.bench.errors import BenchError
-
-_PLACES: Final = "/usr/sbin:/usr/local/sbin:/sbin"
-"""Where nginx is installed on systems that keep it out of a user's PATH."""
+from ticketrush.edge.programs import look_for
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,9 +23,7 @@ def find() -> Tools:
     Raises:
         BenchError: wrk or nginx is not installed.
     """
-    found = {
-        name: shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_PLACES}") for name in ("wrk", "nginx")
-    }
+    found = {name: look_for(name) for name in ("wrk", "nginx")}
     missing = " ".join(name for name, path in found.items() if path is None)
     if missing:
         raise BenchError(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
+import select
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,6 +133,33 @@ def _take_away(door: Door, name: str, how: str) -> float:
     else:
         door.proxies[name].unplug()
     return time.monotonic()
+
+
+def test_a_connection_that_is_led_to_one_that_is_gone_is_led_elsewhere_at_its_next_syn(
+    net: Network, tmp_path: Path
+) -> None:
+    """Nobody has noticed yet, and the balancer forgets what was not answered."""
+    door = build(net, tmp_path)
+    door.proxies["p4"].unplug()
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(_socket_of(door.client)) for _ in range(10)]
+        for each in sockets:
+            assert each.connect_ex((VIRTUAL, 80)) == errno.EINPROGRESS
+        waiting = set(sockets)
+        while waiting:
+            assert time.monotonic() - began < 3.5, f"{len(waiting)} still wait"
+            waiting -= set(select.select([], list(waiting), [], 0.1)[1])
+        assert [each.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for each in sockets] == [0] * 10
+    assert time.monotonic() - began >= 0.9, "no SYN went to the one that is gone"
+    assert door.connections_to("p4") == 4, "and none a second time"
+
+
+def _socket_of(host: Host) -> socket.socket:
+    with inside(host):
+        made = socket.socket()
+    made.setblocking(False)
+    return made
 
 
 def test_a_connection_that_there_is_stays_whoever_goes_and_comes(net: Network, tmp_path: Path) -> None:

@@ -13,5 +13,5 @@ orders_password=$(cat /run/secrets/valkey_orders_password)
   printf 'user orders on >%s ~ticketrush:*:events %%R~ticketrush:* resetchannels -@all %s\n' "$orders_password" \
     '+hello +auth +select +client|setinfo +client|setname +client|id +ping +info +config|get +hmget +hgetall +hscan +xreadgroup +xgroup|create +xgroup|delconsumer +xautoclaim +xack +xpending +xlen +xinfo|groups (~ticketrush:comparing -@all +set)'
 } > /tmp/users.acl
-exec valkey-server --port 6379 --dir /data --save '' --appendonly yes --appendfsync always \
+exec valkey-server --port 6379 --dir /data --save '' --appendonly yes --appendfsync always --auto-aof-rewrite-min-size 256mb \
   --maxmemory-policy noeviction --protected-mode no --aclfile /tmp/users.acl

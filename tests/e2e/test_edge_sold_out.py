@@ -164,6 +164,26 @@ def test_what_is_said_of_one_item_or_sale_is_not_said_of_another(shop: Shop) -> 
     assert shop.buy("one", "cyd").code == "all_held"
 
 
+def test_what_is_said_of_one_item_is_not_said_of_another_whose_body_went_into_a_file(shop: Shop) -> None:
+    """Nginx counts what stands between the chunks: a short body with much of it does not stay in memory."""
+    shop.node.open_sale("files", {"sold-a": 1, "open-x": 5, "open-y": 5}, hold_window_s=60)
+    assert shop.buy("files", "ada", item="sold-a").status == 201
+    early_in_a_second()
+    answers = [buy_by_long_chunks(shop, "files", item) for item in ("sold-a", "open-x", "open-y")]
+    assert [answer.status for answer in answers] == [409, 201, 201]
+    complaints = (shop.edge.folder / "error.log").read_text()
+    assert complaints.count("a client request body is buffered to a temporary file") == 3
+
+
+def buy_by_long_chunks(shop: Shop, sale: str, item: str) -> Answer:
+    body = json.dumps({"item": item, "quantity": 1}).encode()
+    chunks = b"".join(b"1;%b\r\n%c\r\n" % (b"a" * 12_000, byte) for byte in body) + b"0\r\n\r\n"
+    head = {"Authorization": f"Bearer {shop.node.mint('bob')}", "Connection": "close", "Transfer-Encoding": "chunked"}
+    with Wire(shop.edge.port) as wire:
+        wire.send(request("POST", f"/v1/sales/{sale}/reservations", chunks, head))
+        return wire.answer()
+
+
 def test_what_only_one_buyer_is_told_is_told_to_no_other(shop: Shop) -> None:
     shop.node.open_sale("limit", {"second": 5}, limit=1, hold_window_s=60)
     assert shop.buy("limit", "ada").status == 201

@@ -71,7 +71,7 @@ class Door:
         ]
 
     def withdraws_nothing(self) -> None:
-        assert [self.said(name) for name in BALANCERS] == [ANNOUNCED, ANNOUNCED]
+        assert [self.said(name) for name in BALANCERS] == [ANNOUNCED, ANNOUNCED], "one withdraws"
         assert self.holders() == set(BALANCERS)
 
 
@@ -189,7 +189,7 @@ def test_the_canary_balancers_that_withdraw_when_nobody_is_ready_are_seen(tmp_pa
         for host in door.nodes.values():
             be_ready(host, ready=False)
         eventually(door.is_unready)
-        with pytest.raises(AssertionError):
+        with pytest.raises(AssertionError, match="one withdraws"):
             stay([door], "503")
 
 

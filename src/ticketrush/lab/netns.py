@@ -31,6 +31,9 @@ GONE_S: Final = 10.0
 """How long killed processes may take until they are gone."""
 
 NAMES: Final = Path("/run/netns")
+
+_INIT: Final = 1
+_NOWHERE: Final = (0, 0)
 _BRIDGE: Final = "br0"
 _CLONE_NEWNET: Final = 0x40000000
 
@@ -352,7 +355,5 @@ def _network_of(pid: int) -> tuple[int, int] | None:
     return None
 
 
-_INIT: Final = 1
-_NOWHERE: Final = (0, 0)
 _AT_HOME: Final = _network_of(os.getpid())
 """Where we were before we could enter any other."""

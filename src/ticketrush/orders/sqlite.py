@@ -238,7 +238,7 @@ def _put(
         new, _ = _written(connection, "put_new", claims)
         for name, part in ("put", claims[new:]), ("put_more", more):
             count, constraint = _written(connection, name, part)
-            if constraint:
+            if constraint is not None:
                 raise refusal(part[count][0], constraint)
         connection.executemany(_SQL["put_dead_letter"], letters)
         connection.executemany(_SQL["put_repair"], repairs)
@@ -246,8 +246,8 @@ def _put(
             connection.execute(_SQL["put_position"], position)
 
 
-def _written(connection: apsw.Connection, name: str, rows: Sequence[Row]) -> tuple[int, str]:
-    """Write rows up to the first that a constraint refuses: how many were written, and the constraint, or ""."""
+def _written(connection: apsw.Connection, name: str, rows: Sequence[Row]) -> tuple[int, str | None]:
+    """Write rows up to the first that a constraint refuses: how many were written, and that constraint if any."""
     count = -1
 
     def each() -> Iterator[Row]:
@@ -259,7 +259,7 @@ def _written(connection: apsw.Connection, name: str, rows: Sequence[Row]) -> tup
         connection.executemany(_SQL[name], each())
     except apsw.ConstraintError as error:
         return count, str(error).rpartition(": ")[2]
-    return len(rows), ""
+    return len(rows), None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,6 +219,36 @@ def test_what_nginx_says_itself_are_problems_that_nodes_say_too() -> None:
         assert not set(problem.body) & set("'\\$"), "it stands between quotes, where $ means a variable"
         if problem.name not in {"misdirected", "too_many"}:
             assert KINDS[problem.code].status == problem.status
+
+
+@pytest.mark.parametrize("line", ["", TLS, 'names = ["tickets.example"]', "sold_out_at_edge = false"])
+def test_every_way_to_a_node_has_the_limits_by_address(line: str) -> None:
+    text = nginx.files(parse(front("weighted", line) + NODES))["nginx.conf"]
+    assert len(_ways(text)) >= 5
+    assert _without_limits(text) == []
+    for limit in LIMITS:
+        for number in range(text.count(limit)):
+            before, after = text.split(limit)[: number + 1], text.split(limit)[number + 1 :]
+            planted = limit.join(before) + "# " + limit.join(after)
+            assert len(_without_limits(planted)) == 1, f"{limit} number {number} is not there, and nobody sees it"
+
+
+TO_A_NODE: Final = "proxy_pass http://ticketrush_nodes;"
+LIMITS: Final = ("limit_req zone=ticketrush_rate", "limit_conn ticketrush_at_once")
+
+
+def _ways(text: str) -> dict[str, str]:
+    """The locations that lead to a node, and what stands in them."""
+    locations = re.findall(r"^    location (.+?) \{\n(.*?)^    \}$", text, re.MULTILINE | re.DOTALL)
+    ways = {name: body for name, body in locations if TO_A_NODE in body}
+    assert len(ways) == text.count(TO_A_NODE), "each of them is in one of its own"
+    return ways
+
+
+def _without_limits(text: str) -> list[str]:
+    return [
+        name for name, body in _ways(text).items() if not all(f"\n      {limit}" in f"\n{body}" for limit in LIMITS)
+    ]
 
 
 def test_each_site_has_a_file_in_which_the_others_are_a_reserve() -> None:

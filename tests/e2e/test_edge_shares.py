@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.e2e.test_rush import eventually, is_alive
 from tests.front_doors import Door, address_of, call, entry_of, front_door
 from ticketrush import processes
+from ticketrush.cli import app
 from ticketrush.edge.demo import DemoPlan
 from ticketrush.edge.demo import front_door as demonstration
 
@@ -113,6 +115,17 @@ def test_the_command_prints_the_shares_and_leaves_nothing(tmp_path: Path) -> Non
     said = demonstrate(tmp_path, "--requests", "30", "--keep", str(kept))
     assert said.startswith("30 × GET /buy/ticket, 30 at once, policy weighted: 0 failed\n")
     assert len((kept / "access.log").read_text().splitlines()) == 30, "of this time alone"
+
+
+def test_the_command_refuses_the_folder_of_a_front_door(tmp_path: Path) -> None:
+    """Before anything is started."""
+    (tmp_path / "nginx.conf").write_text("http {}\n")
+    (tmp_path / "access.log").write_text("theirs\n")
+    result = CliRunner().invoke(app, ["edge", "demo", "--keep", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no demonstration has made it" in " ".join(result.output.split())
+    assert (tmp_path / "nginx.conf").read_text() == "http {}\n"
+    assert (tmp_path / "access.log").read_text() == "theirs\n"
 
 
 def demonstrate(folder: Path, *flags: str) -> str:

@@ -17,7 +17,7 @@ from ticketrush.cli import app
 from ticketrush.cluster.errors import PlanError
 from ticketrush.edge import nginx
 from ticketrush.edge.cluster_file import ClusterFile, parse
-from ticketrush.edge.demo import DemoPlan, forget_the_last
+from ticketrush.edge.demo import DemoPlan, take
 from ticketrush.edge.errors import ClusterFileError
 from ticketrush.edge.nginx_server import judge
 from ticketrush.edge.render import write
@@ -354,14 +354,21 @@ def test_no_more_are_at_once_than_there_are(tmp_path: Path) -> None:
     assert DemoPlan(folder=tmp_path, front=tmp_path, requests=100, concurrency=7).at_once == 7
 
 
-@pytest.mark.parametrize(("text", "is_ours"), [(None, True), ("http {}\n", False), ("", False)])
-def test_a_demonstration_replaces_its_own_logs_and_nobody_elses(
-    text: str | None, is_ours: bool, tmp_path: Path
-) -> None:
-    forget_the_last(tmp_path)
-    (tmp_path / "nginx.conf").write_text(nginx.files(parse(NODES))["nginx.conf"] if text is None else text)
+def test_a_demonstration_replaces_its_own_logs(tmp_path: Path) -> None:
+    take(tmp_path)
+    write(tmp_path, nginx.files(parse(NODES)))
     for name in ("access.log", "error.log", "more.log"):
         (tmp_path / name).touch()
-    forget_the_last(tmp_path)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"nginx.conf", "more.log"} | (set() if is_ours else {"access.log", "error.log"})
+    before = {path.name for path in tmp_path.iterdir()}
+    take(tmp_path)
+    assert before - {path.name for path in tmp_path.iterdir()} == {"access.log", "error.log"}
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "access.log", "error.log"])
+def test_a_demonstration_touches_nobody_elses_files(name: str, tmp_path: Path) -> None:
+    """Not those of a front door either whose nginx.conf is rendered from a cluster file."""
+    (tmp_path / name).write_text(nginx.files(parse(NODES))["nginx.conf"])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(PlanError, match=rf"{name}, and no demonstration has made it.*Name an empty folder, or make"):
+        take(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

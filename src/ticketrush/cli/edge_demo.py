@@ -44,7 +44,7 @@ def demo(
         Path | None,
         flag(
             "EDGE_DEMO_KEEP",
-            "Keep nginx.conf and the logs of Nginx in this folder; those of the last time are replaced.",
+            "Keep nginx.conf and the logs of Nginx in this folder, in the place of the last demonstration's.",
             "--keep",
             metavar="DIR",
         ),

@@ -19,6 +19,7 @@ from ticketrush.cluster.plan import NODES_MAX, PORT_MAX, WEIGHT_MAX, ClusterPlan
 from ticketrush.cluster.ports import LOCALHOST
 from ticketrush.cluster.server import running
 from ticketrush.cluster.up import cluster
+from ticketrush.edge import nginx
 from ticketrush.edge.cluster_file import ClusterFile, Front, NodeEntry, Policy
 from ticketrush.edge.nginx_server import NginxServer, find_program
 
@@ -34,8 +35,10 @@ REQUESTS_MAX: Final = 1_000_000
 ANSWER_S: Final = 15.0
 STOCK: Final = 10_000
 
-RENDERED: Final = "# Rendered by `ticketrush edge nginx`"
-"""How an nginx.conf of ours begins."""
+MARK: Final = ".ticketrush-edge-demo"
+"""An empty file in a folder that a demonstration has taken: what is there may be replaced by the next one."""
+
+LOGS: Final = ("access.log", "error.log")
 
 _ASKED: Final = re.compile(r"^ticketrush_(?:commands|gate_refusals|overloaded)_total (\S+)$", re.MULTILINE)
 
@@ -115,9 +118,11 @@ def front_door(plan: DemoPlan) -> Iterator[FrontDoor]:
 
     Raises:
         NotInstalled: there is no nginx, or no Valkey.
+        PlanError: the folder for Nginx has files that are not a demonstration's.
         ClusterError: something does not start; has its last words.
     """
     find_program()  # before all else: it is what is missing most often
+    take(plan.front)
     stock = str(max(STOCK, plan.requests))
     nodes = ClusterPlan(
         nodes=len(plan.weights),
@@ -127,19 +132,30 @@ def front_door(plan: DemoPlan) -> Iterator[FrontDoor]:
         flags=("--demo", stock),
     )
     with cluster(nodes) as started:
-        forget_the_last(plan.front)
-        nginx = NginxServer(plan.front, cluster_file_of(plan, started.nodes), port=plan.port)
-        with running(nginx):
-            yield FrontDoor(started.nodes, nginx)
+        server = NginxServer(plan.front, cluster_file_of(plan, started.nodes), port=plan.port)
+        with running(server):
+            yield FrontDoor(started.nodes, server)
 
 
-def forget_the_last(front: Path) -> None:
-    """Remove the logs of an earlier demonstration in the folder, to which Nginx would append; nobody else's."""
-    configuration = front / "nginx.conf"
-    with contextlib.suppress(OSError):
-        if configuration.read_text("utf-8", "replace").startswith(RENDERED):
-            for name in ("access.log", "error.log"):
-                (front / name).unlink(missing_ok=True)
+def take(front: Path) -> None:
+    """Take the folder for a demonstration: mark it, and remove the logs of an earlier one, to which Nginx would append.
+
+    Raises:
+        PlanError: it has files of a front door that is no demonstration; nothing has been changed.
+    """
+    mark = front / MARK
+    theirs = [] if mark.exists() else [name for name in (nginx.NAME, *LOGS) if (front / name).exists()]
+    if theirs:
+        raise PlanError(
+            f"{front} has {theirs[0]}, and no demonstration has made it: nothing there is replaced. "
+            f"Name an empty folder, or make the file {mark} if it may be"
+        )
+    try:
+        mark.touch()
+        for name in LOGS:
+            (front / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise PlanError(f"{error.filename} cannot be written: {error.strerror}; name another folder") from error
 
 
 def cluster_file_of(plan: DemoPlan, nodes: list[Node]) -> ClusterFile:

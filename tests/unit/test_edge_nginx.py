@@ -275,16 +275,6 @@ def _reserve(text: str) -> set[str]:
     return {words[1].partition(":")[2] for words in servers if "backup;" in words}
 
 
-def test_slow_clients_are_ended_at_the_ports_of_nginx_and_not_before_nginx_would() -> None:
-    plain, tls = (nginx.files(parse(front("weighted", line) + NODES))[nginx.SLOW_NAME] for line in ("", TLS))
-    assert 'ports="sport = :18080"\n' in plain
-    assert 'ports="sport = :18080 or sport = :443"\n' in tls
-    for slow_s in (1, 9, 10, 60):
-        text = nginx.files(parse(front("weighted", f"slow_client_s = {slow_s}") + NODES))[nginx.SLOW_NAME]
-        looks = int(text.partition("\nlooks=")[2].split()[0])
-        assert slow_s <= looks * nginx.LOOK_S <= slow_s + 3
-
-
 def test_round_robin_heeds_no_weights() -> None:
     assert "weight=" in nginx.files(parse(front("weighted") + NODES))["nginx.conf"]
     assert "weight=" not in nginx.files(parse(front("round-robin") + NODES))["nginx.conf"]

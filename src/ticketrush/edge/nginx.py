@@ -161,7 +161,8 @@ def _slow(front: Front) -> str:
         "nginx-slow.sh.j2",
         every_s=LOOK_S,
         looks=max(2, -(-front.slow_client_s // LOOK_S)),
-        ports=[f"sport = :{port}" for port in ports],
+        front=front,
+        clients=[f"src {front.address}:{port}" if front.address else f"sport = :{port}" for port in ports],
     )
 
 

@@ -77,8 +77,6 @@ def test_it_says_that_it_ends_nobody_only_if_that_is_so(tmp_path: Path, mode: st
     lines, killed = run(tmp_path, mode)
     assert {line.partition(" ")[2] for line in lines} == said
     assert "( src 192.0.2.10:80 and dst 10.0.0.9:5000 )" in killed[0]
-    assert (
-        len(lines) == len(killed)
 
 
 def run(folder: Path, mode: str) -> tuple[list[str], list[str]]:

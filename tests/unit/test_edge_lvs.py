@@ -95,6 +95,21 @@ def test_shares_are_as_small_as_the_ratios_of_the_weights_allow() -> None:
     assert "tcp dport 443 counter dnat to 10.0.1.40:443\n" in text
 
 
+def test_how_soon_an_unanswered_syn_is_forgotten_is_in_the_name_that_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """nft flushes rules when the file is loaded again; what has a name stays, and a new value of it would be lost."""
+    named = {}
+    for seconds in (1, 3):
+        monkeypatch.setattr(lvs, "HASTY_S", seconds)
+        text = rendered(front() + NODE + PROXIES + BALANCERS)["lvs-1/nftables.conf"]
+        (name, value), *more = re.findall(r"ct timeout (\w+) \{\s+protocol tcp\s+policy = \{ syn_sent : (\d+) \}", text)
+        assert (int(value), more) == (seconds, [])
+        assert re.findall(r'ct timeout set "(\w+)"', text) == [name]
+        named[name] = seconds
+    assert sorted(named.values()) == [1, 3]
+
+
 def test_nodes_without_proxies_are_reached_at_their_own_port() -> None:
     node = NODE.replace("port = 80", "port = 8000")
     files = rendered(front(TLS) + node + BALANCERS + lvs_table('forwarding = "NAT"'))

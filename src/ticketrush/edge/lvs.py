@@ -22,6 +22,9 @@ FIRST_PRIORITY: Final = 200
 ASKED_MAX: Final = 8
 """How many targets VRRP's check asks, spread over all of them: keepalived reads no line of more than 1,023 bytes."""
 
+HASTY_S = 1
+"""For how long nftables remembers where a SYN that nobody answers was led: less than until a client sends the next."""
+
 DEVICES: Final = {"DR": "lo", "TUN": "tunl0"}
 """Where a real server has the virtual address, by the way of forwarding."""
 
@@ -160,6 +163,7 @@ def _nftables(template: str, cluster: ClusterFile, balancer: BalancerEntry) -> s
         virtual_address=cluster.front.virtual_address,
         own=own_proxies(cluster, balancer),
         lvs=cluster.lvs,
+        hasty_s=HASTY_S,
         connect_s=connect_s(cluster),
         answer_s=answer_s(cluster),
         targets=shared[0].targets,

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from ticketrush.cli import app
 from ticketrush.cluster.errors import PlanError
 from ticketrush.edge import nginx
-from ticketrush.edge.cluster_file import ClusterFile, parse
+from ticketrush.edge.cluster_file import CONNECTIONS_MAX, FILES_MAX, ClusterFile, parse
 from ticketrush.edge.demo import DemoPlan, take
 from ticketrush.edge.errors import ClusterFileError
 from ticketrush.edge.nginx_server import judge
@@ -94,9 +94,9 @@ def test_nginx_takes_every_combination(policy: str, nodes: str, tmp_path: Path, 
         "rate = { per_second = 1000000, burst = 1000000 }",
         "slow_client_s = 1",
         "worker_connections = 64",
-        "worker_connections = 1048576",
+        f"worker_connections = {CONNECTIONS_MAX}",
         "worker_connections = 64\nworker_files = 320",
-        "worker_files = 4194304",
+        f"worker_files = {FILES_MAX}",
         "max_fails = 100",
         "fail_timeout_s = 60",
         f'names = ["{".".join(["a" * 62] * 4)}"]',
@@ -292,6 +292,19 @@ def test_a_worker_may_have_more_files_than_connections(line: str, connections: i
     text = nginx.files(parse(front("weighted", line) + NODES))["nginx.conf"]
     assert f"  worker_connections {connections};\n" in text
     assert f"\nworker_rlimit_nofile {files};\n" in text
+
+
+NR_OPEN: Final = 1_048_576
+"""fs.nr_open of Linux, if nobody has changed it."""
+
+
+@pytest.mark.parametrize("line", [f"worker_connections = {CONNECTIONS_MAX}", f"worker_files = {FILES_MAX}"])
+def test_a_worker_never_asks_for_more_files_than_linux_gives(line: str) -> None:
+    text = nginx.files(parse(front("weighted", line) + NODES))["nginx.conf"]
+    files = int(text.partition("\nworker_rlimit_nofile ")[2].partition(";")[0])
+    assert files == NR_OPEN
+    with pytest.raises(ClusterFileError, match=r"front\.worker_\w+: write \d+ at most"):
+        parse(front("weighted", f"{line[:-1]}{int(line[-1]) + 1}") + NODES)
 
 
 def test_fewer_files_than_connections_are_refused() -> None:

@@ -30,6 +30,12 @@ PATHS_MAX: Final = 6
 FILES_MIN: Final = 256
 """Files that a worker of Nginx needs beside its connections."""
 
+FILES_MAX: Final = 1_048_576
+"""What Linux lets a process have (fs.nr_open): one that asks for more gets nothing of it."""
+
+CONNECTIONS_MAX: Final = (FILES_MAX - FILES_MIN) // 2
+"""Each may be two files, of the client and of a node."""
+
 Policy = Literal["weighted", "round-robin", "ip-hash", "buyer-hash"]
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$"
@@ -144,9 +150,9 @@ class Front(_Table):
     """How requests are shared out over the nodes."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes of Nginx on a proxy; 0 for one a processor."""
-    worker_connections: Annotated[int, Field(ge=64, le=1_048_576)] = 8_192
+    worker_connections: Annotated[int, Field(ge=64, le=CONNECTIONS_MAX)] = 8_192
     """Connections of one such process, those to nodes among them."""
-    worker_files: Annotated[int, Field(ge=0, le=4_194_304)] = 0
+    worker_files: Annotated[int, Field(ge=0, le=FILES_MAX)] = 0
     """Files that such a process may have open; 0 for two a connection and 256 more."""
     sold_out_at_edge: bool = True
     """Whether Nginx may answer "sold out" for the nodes, for the second that they name."""

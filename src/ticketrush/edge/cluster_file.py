@@ -157,7 +157,7 @@ class Front(_Table):
     sold_out_at_edge: bool = True
     """Whether Nginx may answer "sold out" for the nodes, for the second that they name."""
     log_sold_out: bool = False
-    """Whether those answers are in the access log too, one by one; each costs a fourth more then."""
+    """Whether those answers are in the access log too, one by one; each costs Nginx a sixth more instructions then."""
     keep_host: bool = True
     """Whether nodes see the host that the buyer asked for; open nodes want their own, a loopback address."""
     rate: Annotated[Rate | None, BeforeValidator(_false_is_none)] = Rate()

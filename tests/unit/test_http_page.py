@@ -1,16 +1,26 @@
-"""docs/http.md: no call and no problem code is left out, and none is made up."""
+"""docs/http.md: no call and no problem code is left out, and none is made up; answers are the server's."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 
+import msgspec
 import pytest
 from fastapi.routing import APIRoute
 
+from ticketrush import model as m
 from ticketrush.http import buyers, operations, operators, webhooks
+from ticketrush.http.answers import ReservationView, SaleView
+from ticketrush.http.buyers import OrderView, PaidView
+from ticketrush.http.orders import OrdersView
 from ticketrush.http.problems import KINDS
+from ticketrush.http.requests import ID_MAX, ReservationId
+from ticketrush.ids import Ids
+from ticketrush.ledger.redis_sale import RedisSale
 
 PAGE: Final = (Path(__file__).parents[2] / "docs/http.md").read_text(encoding="utf-8")
 ROW: Final = re.compile(r"^\| `(\w+)` \| (\d{3}) \| (.+) \|$", re.MULTILINE)
@@ -46,3 +56,38 @@ def test_links_inside_the_page_lead_somewhere() -> None:
     }
 
     assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= headings
+
+
+def examples() -> Iterator[dict[str, Any]]:
+    """The bodies of the answers on the page."""
+    for block in re.findall(r"```http\n(.*?)```", PAGE, re.DOTALL):
+        body = block.partition("\n\n")[2]
+        if body:
+            yield json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("view", "is_one"),
+    [
+        (PaidView, lambda body: body.keys() >= {"order", "payment"} and isinstance(body["order"], dict)),
+        (OrderView, lambda body: isinstance(body.get("payment"), dict) and "id" in body),
+        (OrdersView, lambda body: "orders" in body),
+        (ReservationView, lambda body: "changed_at" in body),
+        (SaleView, lambda body: "items" in body),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_answers_on_the_page_have_the_fields_of_the_servers(
+    view: type[msgspec.Struct], is_one: Callable[[dict[str, Any]], bool]
+) -> None:
+    found = [body for body in examples() if is_one(body)]
+    assert found
+    for body in found:
+        assert msgspec.to_builtins(msgspec.convert(body, view)) == body
+
+
+def test_the_page_and_the_description_say_how_long_an_id_may_be() -> None:
+    sale = RedisSale(m.Sale("g1", (m.Item("second", 1),)), 2**63 - 1, 64, "")
+    assert max(len(Ids().draw() + route) for route in sale.routes) == ID_MAX
+    assert f"at most {ID_MAX} of" in PAGE
+    assert f"at most {ID_MAX} of" in get_args(ReservationId)[1].description

@@ -37,7 +37,10 @@ Record = Literal["stored", "pending", "not_kept"]
 
 
 class StoredOrderView(msgspec.Struct, frozen=True, gc=False):
-    """An order as the store has it. `number` is its order number; `ended_at` is when it was cancelled or so."""
+    """An order as the store has it. `ended_at` is when it was cancelled or so.
+
+    `number` is its place in the store, by which pages are asked for; a store made anew has others. Quote the id.
+    """
 
     id: str
     number: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
 from fastapi import Path, Request
@@ -21,7 +21,12 @@ _IDENTIFIER: dict[str, Any] = {"pattern": "^[A-Za-z0-9._~-]{1,64}$"}
 
 SaleId = Annotated[str, Path(description="Id of a sale.", json_schema_extra=_IDENTIFIER)]
 ItemId = Annotated[str, Path(description="Id of an item of the sale.", json_schema_extra=_IDENTIFIER)]
-ReservationId = Annotated[str, Path(description="Id of a reservation, and of its order.")]
+ID_MAX: Final = 52
+"""Characters of a reservation's id at most: what is drawn, and in a shared ledger -SALE.BOOK, two numbers in hex."""
+
+ReservationId = Annotated[
+    str, Path(description=f"Id of a reservation, and of its order: opaque, at most {ID_MAX} of `0-9 a-f . -`.")
+]
 
 
 def services_of(request: Request) -> Services:

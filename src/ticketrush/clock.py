@@ -9,7 +9,20 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
+
+
+@lru_cache(maxsize=4_096)
+def iso(at_ms: int) -> str:
+    """A moment as ISO 8601 in UTC with milliseconds, such as 2026-11-22T10:00:00.123Z."""
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def iso_or_none(at_ms: int | None) -> str | None:
+    """The same; None stays None."""
+    return None if at_ms is None else iso(at_ms)
 
 
 class Clock(Protocol):

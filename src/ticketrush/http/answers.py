@@ -6,13 +6,12 @@ the ASGI application into a `Response`; so both say the same.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ticketrush import model as m
+from ticketrush.clock import iso, iso_or_none
 
 Header = tuple[bytes, bytes]
 
@@ -32,17 +31,6 @@ class Answer(NamedTuple):
 def json_answer(value: object, status: int = 200, *headers: Header) -> Answer:
     """`value` as JSON."""
     return Answer(status, (JSON, *headers), encode(value))
-
-
-@lru_cache(maxsize=4_096)
-def iso(at_ms: int) -> str:
-    """A moment as ISO 8601 in UTC with milliseconds, such as 2026-11-22T10:00:00.123Z."""
-    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def iso_or_none(at_ms: int | None) -> str | None:
-    """The same; None stays None."""
-    return None if at_ms is None else iso(at_ms)
 
 
 class ReservationView(msgspec.Struct, frozen=True, gc=False):

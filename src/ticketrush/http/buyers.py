@@ -10,7 +10,8 @@ from fastapi.responses import Response
 
 from ticketrush import model as m
 from ticketrush.cashier import Cashier, PaymentState, Settlement
-from ticketrush.http.answers import ReservationView, iso, json_answer
+from ticketrush.clock import iso
+from ticketrush.http.answers import ReservationView, json_answer
 from ticketrush.http.openapi import describe
 from ticketrush.http.orders import Record, record_of
 from ticketrush.http.problems import problem

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from ticketrush import model as m
+from ticketrush.clock import iso
 from ticketrush.errors import InvalidRequest
-from ticketrush.http.answers import JSON, Answer, ReservationView, SaleView, encode, iso, json_answer
+from ticketrush.http.answers import JSON, Answer, ReservationView, SaleView, encode, json_answer
 from ticketrush.http.openapi import describe
 from ticketrush.http.problems import problem
 from ticketrush.http.requests import (

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from ticketrush import logs
-from ticketrush.http.answers import iso, json_answer
+from ticketrush.clock import iso
+from ticketrush.http.answers import json_answer
 from ticketrush.http.openapi import describe
 from ticketrush.http.problems import problem
 from ticketrush.http.requests import buyer_of, respond, services_of

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
 
+from ticketrush.clock import iso
 from ticketrush.payments.protocol import Charge, ChargeState
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
@@ -65,6 +65,6 @@ def read(body: bytes) -> Notice | None:
 
 def write(charge: Charge, now_ms: int) -> bytes:
     """The message that tells of `charge`, whose state is not PENDING; `now_ms` is when it got into it."""
-    timestamp = datetime.fromtimestamp(now_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    timestamp = iso(now_ms)
     payment = Payment(charge.id, charge.order, charge.amount_minor, charge.currency)
     return msgspec.json.encode(Notice(_TOLD[charge.state].value, timestamp, payment))

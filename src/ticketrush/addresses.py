@@ -13,6 +13,8 @@ REDIS_SCHEMES: Final = tuple(
 )
 """How the URL of a Redis or Valkey begins: alone or of a kind, with TLS or without."""
 
+POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
+
 FILE: Final = "sqlite:///"
 """How the URL of a file begins."""
 
@@ -46,6 +48,27 @@ def check_ledger(url: str) -> None:
         raise ValueError("write sqlite:///FILE, redis://HOST:PORT, redis+sentinel://… or redis+cluster://…")
     if path.startswith(":") or not path.strip("/"):
         raise ValueError("it names no file; write sqlite:///FILE")
+
+
+def check_orders(url: str) -> None:
+    """Raises ValueError, with what to write, for a URL that can be of no order store. No word of it is the URL's."""
+    if url.partition(":")[0] in POSTGRES_SCHEMES:
+        try:
+            parts = urlsplit(url)
+            is_sound = (parts.port or 1) > 0 and "@" not in parts.path + parts.query
+        except ValueError:
+            is_sound = False
+        if not is_sound:
+            raise ValueError(
+                "this URL cannot be read. Write characters like / ? # @ : in the password percent-encoded "
+                "(%2F %3F %23 %40 %3A)"
+            )
+        return
+    path = url.removeprefix(FILE)
+    if path == url or not path.strip("/"):
+        raise ValueError(
+            "write sqlite:///FILE, or sqlite:////FILE for a path from the root, or postgresql://USER@HOST:PORT/DATABASE"
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -31,7 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ticketrush.addresses import FILE, check_ledger, is_broker, is_loopback, is_web, without_password
+from ticketrush.addresses import FILE, check_ledger, check_orders, is_broker, is_loopback, is_web, without_password
 from ticketrush.credentials import SECRET_SETTINGS, check_setting, shown, shown_as_given
 from ticketrush.errors import SettingsError
 
@@ -219,6 +219,13 @@ class Settings(BaseSettings):
     @classmethod
     def _ledger_is_known(cls, value: str) -> str:
         check_ledger(value)
+        return value
+
+    @field_validator("orders")
+    @classmethod
+    def _store_is_known(cls, value: str) -> str:
+        if value:
+            check_orders(value)
         return value
 
     @field_validator("kafka")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
-from ticketrush.addresses import FILE, REDIS_SCHEMES
+from ticketrush.addresses import FILE, REDIS_SCHEMES, check_orders
 from ticketrush.errors import SettingsError
 from ticketrush.ledger.embedded import EmbeddedLedger
 from ticketrush.ledger.protocol import Ledger
@@ -21,8 +20,6 @@ from ticketrush.settings import Settings, without_password
 if TYPE_CHECKING:
     from ticketrush.ledger.redis import RedisLedger
     from ticketrush.orders.postgres import PostgresOrders
-
-_POSTGRES = ("postgresql", "postgres")
 
 
 def ledger_of(url: str, *, durability: str = "fsync", node: str = "", shards: int = 1, ahead: int = 4) -> Ledger:
@@ -57,30 +54,11 @@ def store_of(url: str) -> OrderStore:
     Raises:
         SettingsError: no store has such URLs, or it is not installed.
     """
-    if url.partition(":")[0] in _POSTGRES:
-        _check_encoded(url)
-        return _postgres_orders()(url)
-    path = url.removeprefix(FILE)
-    if path == url or not path.strip("/"):
-        raise SettingsError(
-            f"orders {without_password(url)!r}: write sqlite:///FILE, or sqlite:////FILE for a path from the root, or "
-            "postgresql://USER@HOST:PORT/DATABASE"
-        )
-    return SqliteOrders(path)
-
-
-def _check_encoded(url: str) -> None:
-    """Raises SettingsError, without a word of the URL's, for one that can be cut in two ways."""
     try:
-        parts = urlsplit(url)
-        is_sound = (parts.port or 1) > 0 and "@" not in parts.path + parts.query
-    except ValueError:
-        is_sound = False
-    if not is_sound:
-        raise SettingsError(
-            f"orders {without_password(url)!r}: this URL cannot be read. Write characters like / ? # @ : in the "
-            "password percent-encoded (%2F %3F %23 %40 %3A)"
-        )
+        check_orders(url)
+    except ValueError as error:
+        raise SettingsError(f"orders {without_password(url)!r}: {error}") from None
+    return SqliteOrders(url.removeprefix(FILE)) if url.startswith(FILE) else _postgres_orders()(url)
 
 
 async def make_tables(url: str) -> list[str]:

@@ -68,10 +68,26 @@ def test_migrate_makes_the_tables_once(empty: str) -> None:
     assert printed("migrate", "--check") == {"orders": empty, "pending": []}
 
 
-def test_without_tables_the_command_that_makes_them_is_named(empty: str) -> None:
+def test_without_tables_the_command_that_makes_them_is_named(empty: str, tmp_path: Path) -> None:
+    (tmp_path / "orders.db").touch()
     done = run("orders", "totals")
     assert done.exit_code == Exit.USAGE
-    assert "ticketrush migrate --orders" in done.stderr
+    assert f"has no tables yet: run `ticketrush migrate --orders {empty}`" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["orders totals", "reconcile --check"])
+def test_a_file_that_is_missing_may_be_a_slip_of_the_pen(empty: str, tmp_path: Path, command: str) -> None:
+    done = run(*command.split(), "--orders", "sqlite:///typo.db")
+    assert done.exit_code == Exit.USAGE
+    assert f"there is no file {tmp_path}/typo.db; is the path right?" in done.stderr
+    assert "`ticketrush migrate --orders sqlite:///typo.db` would make a new, empty store" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_is_none_is_told_with_where_its_name_came_from(empty: str) -> None:
+    done = run("orders", "totals", "--orders", "orders.db")
+    assert done.exit_code == Exit.USAGE
+    assert "orders = orders.db (from flag): write sqlite:///FILE" in done.stderr
 
 
 def test_without_a_store_the_setting_is_named(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +147,15 @@ def test_ids_and_places_are_never_wrapped(empty: str, monkeypatch: pytest.Monkey
     assert id in listed
     assert len(listed.splitlines()[1]) <= 80
     assert "held at" not in listed
+    told = run("orders", "list", "--buyer", "ann").stderr
+    assert "not shown here: amount minor, currency, held at; --json has all" in told
+    width = int(told.split("a terminal of ")[1].split()[0])
+    monkeypatch.setenv("COLUMNS", str(width))
+    wide = run("orders", "list", "--buyer", "ann")
+    assert ("held at" in wide.stdout, wide.stderr) == (True, "")
+    monkeypatch.setenv("COLUMNS", str(width - 1))
+    assert "not shown here: held at" in run("orders", "list", "--buyer", "ann").stderr
+    monkeypatch.setenv("COLUMNS", "80")
     assert place in run("orders", "dead-letters").stdout
 
 
@@ -142,12 +167,16 @@ def test_an_order_is_shown_with_all_its_times(url: str) -> None:
         "1970-01-01T00:00:01.100Z",
         None,
     )
-    assert "refunded" not in run("orders", "show", "paid").stdout
+    shown = run("orders", "show", "paid").stdout
+    assert "refunded" not in shown
+    assert shown.startswith("number"), "no line of blanks comes before it"
 
 
 def test_an_order_that_nobody_heard_of_is_not_well(url: str) -> None:
     done = run("orders", "show", "unheard")
     assert (done.exit_code, "unheard" in done.stderr) == (Exit.NOT_WELL, True)
+    done = run("orders", "show", "17")
+    assert (done.exit_code, "give the order's id" in done.stderr) == (Exit.NOT_WELL, True)
 
 
 def test_totals_and_repairs(url: str) -> None:

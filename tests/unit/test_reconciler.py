@@ -15,6 +15,7 @@ from tests.in_loop import in_loop
 from tests.orders import claim, ended, held, paid, rows_in
 from ticketrush import events as ev
 from ticketrush import model as m
+from ticketrush.clock import iso
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.events import AnyEvent
 from ticketrush.ledger.journal import Journal
@@ -109,7 +110,7 @@ async def test_a_missing_order_is_written_with_all_that_is_known(tmp_path: Path,
         (repair,) = await here.store.repairs(limit=10)
         assert (repair.order, repair.before, repair.after, repair.at_ms) == ("o", "missing", end, NOW_MS)
         assert repair.reason == (
-            f"the ledger has it {end} since {([made('o'), *events])[-1].at_ms}, the event log had not brought that"
+            f"the ledger has it {end} since {iso(([made('o'), *events])[-1].at_ms)}, the event log had not brought that"
         )
         repaired = await rows_in(here.store)
         await here.store.put([held("o"), *notices])  # as the log would have told it, late
@@ -244,6 +245,10 @@ async def test_a_contradiction_is_told_and_not_papered_over(tmp_path: Path, thei
         found = await here.compared(mend=mend)
 
         assert (found.contradictions, found.contradicting_orders, found.repaired) == (1, ["o"], 0)
+        assert found.contradicting_words == [
+            "the ledger has it paid (1970-01-01T00:00:01.100Z, payment p-1), "
+            f"the store {theirs} (1970-01-01T00:00:01.200Z)"
+        ]
         assert not found.is_well
         assert (await rows_in(here.store), await here.store.repairs(limit=10)) == (before, [])
 
@@ -256,6 +261,9 @@ async def test_a_repair_that_the_store_refuses_is_a_contradiction(tmp_path: Path
         found = await here.compared()
 
         assert (found.contradicting_orders, found.repaired, found.is_well) == (["o"], 0, False)
+        (words,) = found.contradicting_words
+        assert words.startswith("the ledger has it paid (1970-01-01T00:00:01.100Z, payment p-1), the store held (")
+        assert "order o is refused: " in words
         assert (await rows_in(here.store), await here.store.repairs(limit=10)) == (before, [])
 
 

@@ -11,9 +11,8 @@ import typer
 from ticketrush.cli import output
 from ticketrush.cli.app import Commands, Exit, RefusedError, UsageError
 from ticketrush.cli.flags import Config, flag, setting, settings_of
-from ticketrush.clock import SystemClock
+from ticketrush.clock import SystemClock, iso, iso_or_none
 from ticketrush.errors import SettingsError
-from ticketrush.http.answers import iso, iso_or_none
 from ticketrush.orders.letters import give_up, replay
 from ticketrush.orders.model import DeadLetter, Order
 from ticketrush.orders.protocol import OrderStore
@@ -32,6 +31,9 @@ AT_ONCE: Final = 500
 """Dead letters that are read at a time."""
 
 _FIGURES: Final = frozenset({"number", "quantity", "amount minor", "orders", "units"})
+
+NUMBER_DIGITS: Final = 20
+"""What has fewer digits, and nothing else, is no id but a number."""
 
 SHOWN_MAX: Final = 60
 """Characters of a payload that a table shows."""
@@ -115,13 +117,17 @@ def show(
 ) -> None:
     """Show one order with all its times. Incomplete: something that was before is not known yet."""
     order = ask(ctx, lambda store: store.order(id))
+    if order is None and id.isdecimal() and len(id) < NUMBER_DIGITS:
+        raise RefusedError(f"{id} looks like a number: give the order's id, which `ticketrush orders list` shows too")
     if order is None:
         raise RefusedError(f"the store has not heard of an order {id!r}; is the order worker running?")
     if as_json:
         output.as_json(facts(order))
         return
     output.table(
-        ("", ""), ([name.replace("_", " "), str(value)] for name, value in facts(order).items() if value is not None)
+        ("", ""),
+        ([name.replace("_", " "), str(value)] for name, value in facts(order).items() if value is not None),
+        header=False,
     )
 
 

@@ -43,19 +43,21 @@ def table(
     right: Collection[str] = (),
     prose: Collection[str] = (),
     spare: Sequence[str] = (),
+    header: bool = True,
 ) -> None:
     """Print a table whose cells can be copied: ids, URLs and paths are never wrapped, however narrow the terminal.
 
     There, the columns in `prose` are folded, and those in `spare` are left out, the first one first, until the
-    others have room; what still has none is longer than the terminal. Elsewhere each row is one line.
-    `right` are the columns of numbers.
+    others have room, which is said on standard error; what still has none is longer than the terminal. Elsewhere each
+    row is one line. `right` are the columns of numbers. Without a `header` the columns have no names.
     """
     found = [[str(cell) for cell in row] for row in rows]
     where = console()
     kept = list(range(len(columns)))
     widths = [max(cell_len(text) for text in (name, *(row[at] for row in found))) for at, name in enumerate(columns)]
+    least = [min(width, PROSE_WIDTH) if columns[at] in prose else width for at, width in enumerate(widths)]
+    wanted = _together(least, kept)
     if where.is_terminal:
-        least = [min(width, PROSE_WIDTH) if columns[at] in prose else width for at, width in enumerate(widths)]
         for name in spare:
             if _together(least, kept) <= where.width:
                 break
@@ -64,7 +66,7 @@ def table(
     else:
         width = _together(widths, kept)
     where.size = ConsoleDimensions(width, where.height)  # both, or a dumb terminal has 80 whatever is said
-    made = Table(box=None, pad_edge=False)
+    made = Table(box=None, pad_edge=False, show_header=header)
     for at in kept:
         is_prose = columns[at] in prose
         made.add_column(
@@ -77,6 +79,9 @@ def table(
     for row in found:
         made.add_row(*(Text(row[at]) for at in kept))
     where.print(made, crop=False)
+    left_out = [name for at, name in enumerate(columns) if at not in kept]
+    if left_out:
+        say(f"not shown here: {', '.join(left_out)}; --json has all, a terminal of {wanted} columns too", aside=True)
 
 
 def _together(widths: Sequence[int], kept: Sequence[int]) -> int:

@@ -174,13 +174,12 @@ def _show_orders(found: Differences, *, check: bool) -> None:
         f"{found.contradictions:,} contradict the ledger, {found.forgotten:,} that the ledger does not know",
         "bold",
     )
-    for words, ids in (
-        (repaired, found.repaired_orders),
-        ("contradicts the ledger", found.contradicting_orders),
-        ("not known to the ledger", found.forgotten_orders),
-    ):
-        for id in ids[:SHOWN_MAX]:
-            output.say(f"  {id} {words}", "yellow" if ids is found.repaired_orders else "red")
+    for id in found.repaired_orders[:SHOWN_MAX]:
+        output.say(f"  {id} {repaired}", "yellow")
+    for id, words in list(zip(found.contradicting_orders, found.contradicting_words, strict=True))[:SHOWN_MAX]:
+        output.say(f"  {id} contradicts the ledger: {words}", "red")
+    for id in found.forgotten_orders[:SHOWN_MAX]:
+        output.say(f"  {id} not known to the ledger", "red")
     if found.forgotten and not check:
         output.say("if they are of this ledger, which has lost them: ticketrush reconcile --restore writes them again")
 

@@ -15,8 +15,9 @@ import msgspec
 
 from ticketrush import logs
 from ticketrush import model as m
+from ticketrush.clock import iso
 from ticketrush.orders.errors import NoticeRefused
-from ticketrush.orders.model import Claim, Kind, Notice, OrderState, Repair
+from ticketrush.orders.model import Claim, Kind, Notice, Order, OrderState, Repair
 from ticketrush.orders.notices import Prices
 from ticketrush.orders.protocol import OrderStore
 
@@ -77,6 +78,8 @@ class Differences(msgspec.Struct):
     """In the store, but the ledger does not know them, or knows less."""
     repaired_orders: list[str] = msgspec.field(default_factory=list)
     contradicting_orders: list[str] = msgspec.field(default_factory=list)
+    contradicting_words: list[str] = msgspec.field(default_factory=list)
+    """Of each of these: what the ledger says, and what the store."""
     forgotten_orders: list[str] = msgspec.field(default_factory=list)
 
     @property
@@ -105,6 +108,9 @@ class Reconciler:
             found.compared += len(rested)
             await self._compare(rested, now_ms, found, mend=mend, until_ms=now_ms - in_flight_ms)
         await self._unknown(found, now_ms - in_flight_ms)
+        if found.contradictions:
+            first, words = found.contradicting_orders[0], found.contradicting_words[0]
+            log.warning("orders_contradict", orders=found.contradictions, first=first, words=words)
         log.info("orders_compared", **{name: getattr(found, name) for name in _COUNTS})
         return found
 
@@ -131,7 +137,7 @@ class Reconciler:
             if known is not None and _RANK[known] > _RANK[wanted]:
                 _tell(found, "forgotten", row.id)
             elif known is not None and _RANK[known] == _RANK[wanted]:
-                _tell(found, "contradict", row.id)
+                await self._tell_contradiction(found, fresh)
             elif mend:
                 behind.append((fresh, known))
             else:
@@ -151,8 +157,7 @@ class Reconciler:
                 await self._repair(behind[:half], now_ms, found)
                 await self._repair(behind[half:], now_ms, found)
                 return
-            log.warning("repair_refused", order=repairs[0].order, error=str(error))
-            _tell(found, "contradict", repairs[0].order)
+            await self._tell_contradiction(found, behind[0][0], str(error))
         else:
             first = repairs[0]
             log.warning(
@@ -160,6 +165,14 @@ class Reconciler:
             )
             for each in repairs:
                 _tell(found, "repaired", each.order)
+
+    async def _tell_contradiction(self, found: Differences, row: m.Reservation, why: str = "") -> None:
+        """Count it, and say what contradicts; `why` is what the store says to the ledger's record, if it was told."""
+        if len(found.contradicting_words) < TOLD_MAX:
+            order = await self._store.order(row.id)
+            assert order is not None, "orders stay"
+            found.contradicting_words.append(_contradiction(row, order, why))
+        _tell(found, "contradict", row.id)
 
     async def _unknown(self, found: Differences, until_ms: int) -> None:
         """Orders of reservations that the ledger does not have."""
@@ -191,8 +204,20 @@ def _tell(found: Differences, what: str, id: str) -> None:
 
 def _repair_of(row: m.Reservation, known: OrderState | None, now_ms: int) -> Repair:
     before = "missing" if known is None else known.value
-    reason = f"the ledger has it {row.state.value} since {row.changed_at_ms}, the event log had not brought that"
+    reason = f"the ledger has it {row.state.value} since {iso(row.changed_at_ms)}, the event log had not brought that"
     return Repair(row.id, before, row.state.value, reason, now_ms)
+
+
+def _contradiction(row: m.Reservation, order: Order, why: str) -> str:
+    ends = order.paid_at_ms, order.cancelled_at_ms, order.expired_at_ms, order.refunded_at_ms
+    at_ms = max((end for end in ends if end is not None), default=order.held_at_ms or 0)
+    ledger, store = _facts(row.changed_at_ms, row.payment), _facts(at_ms, order.payment)
+    words = f"the ledger has it {row.state.value} ({ledger}), the store {order.state.value} ({store})"
+    return f"{words}: {why}" if why else words
+
+
+def _facts(at_ms: int, payment: str) -> str:
+    return f"{iso(at_ms)}, payment {payment}" if payment else iso(at_ms)
 
 
 def notices_of(row: m.Reservation, prices: Prices) -> list[Notice]:

@@ -149,7 +149,10 @@ class SqliteOrders:
         """
         self._check_folder()
         if not make and not self._path.exists():
-            check_whole(_MIGRATIONS, (), self._url)
+            raise StoreOutdated(
+                f"the order store {self._url}: there is no file {self._path.absolute()}; is the path right? "
+                f"`ticketrush migrate --orders {self._url}` would make a new, empty store"
+            )
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if make else 0)
         connection = apsw.Connection(os.fspath(self._path), flags=flags)
         try:

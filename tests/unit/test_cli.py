@@ -134,7 +134,7 @@ def test_every_command_has_help(name: str) -> None:
 
 
 def test_the_help_names_the_exit_codes_and_variables() -> None:
-    assert "Exit codes: 0 all is well" in " ".join(run("--help").stdout.split())
+    assert "Exit codes: 0 all is well · 1 refused" in " ".join(run("--help").stdout.split())
     assert "TICKETRUSH_PORT" in run("serve", "--help").stdout
 
 
@@ -198,6 +198,9 @@ def test_an_error_is_one_message_on_standard_error() -> None:
         ["sale", "create", "g1", "--item", "second"],
         ["sale", "create", "g1", "--item", "second=many"],
         ["sale", "create", "g1", "--item", "second=1,colour=red"],
+        ["sale", "create", "g1", "--item", "second=-1"],
+        ["sale", "create", "g1", "--item", "second=1,limit=0"],
+        ["sale", "create", "g1", "--item", "second=1,currency=yuan"],
         ["sale", "create", "g1"],
         ["sale", "show", "g1", "--url", "ftp://example.org"],
         ["sale", "show", "g1", "--url", "http://example.org:many"],
@@ -212,6 +215,22 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert result.exit_code == 2
     assert result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["create", "g1", "--item", "s=1", "--opens-at", "2030-01-01"], "write it like 2030-01-20T08:00:00Z"),
+        (["create", "g1", "--item", "s=1", "--closes-at", "2030-01-20T08:00:00"], "write it like 2030-01-20T08:00:00Z"),
+        (["create", "g1", "--item", "se cond=1"], "'se cond' cannot name the item: a name is 1 to 64 of A-Z"),
+        (["create", "g 1", "--item", "s=1"], "'g 1' cannot name the sale: a name is 1 to 64 of A-Z"),
+        (["add-stock", "g1", "second", "-5"], "'-5': write how many units more, 1 at least"),
+        (["add-stock", "g1", "second", "many"], "'many': write how many units more, 1 at least"),
+    ],
+)
+def test_what_a_sale_cannot_be_is_told_before_the_server_is_asked(arguments: list[str], words: str) -> None:
+    result = run("sale", *arguments, "--url", "http://127.0.0.1:1")
+    assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
 
 
 # --- serve -------------------------------------------------------------------------------------
@@ -337,8 +356,20 @@ SHOWN = {
     "state": "open",
     "opens_at": "2026-11-22T10:00:00.000Z",
     "closes_at": None,
-    "hold_window_s": 300,
-    "items": [{"id": "second", "capacity": 10_000, "available": 9_000, "leased": 0, "held": 400, "sold": 600}],
+    "hold_window_s": 300.0,
+    "items": [
+        {
+            "id": "second",
+            "capacity": 10_000,
+            "available": 9_000,
+            "leased": 0,
+            "held": 400,
+            "sold": 600,
+            "purchase_limit": None,
+            "price_minor": 55_300,
+            "currency": "CNY",
+        }
+    ],
 }
 
 
@@ -384,11 +415,11 @@ def test_create_sends_the_sale_and_opens_it(site: tuple[str, type[Answers]]) -> 
     items = ["--item", "second=10000,limit=2,price=55300,currency=EUR", "--item", "first=5"]
     env = {"TICKETRUSH_TOKEN": "abc", "TICKETRUSH_URL": url}
     result = run(
-        "sale", "create", "g 1", *items, "--hold", "2.5", "--opens-at", "2030-01-20T08:00:00Z", "--open", env=env
+        "sale", "create", "g1", *items, "--hold", "2.5", "--opens-at", "2030-01-20T08:00:00Z", "--open", env=env
     )
     assert result.exit_code == 0, result.stderr
     (method, path, body, headers), opened = server.asked
-    assert (method, path) == ("PUT", "/v1/sales/g%201")
+    assert (method, path) == ("PUT", "/v1/sales/g1")
     assert body == {
         "items": [
             {"id": "second", "capacity": 10_000, "purchase_limit": 2, "price_minor": 55_300, "currency": "EUR"},
@@ -398,14 +429,32 @@ def test_create_sends_the_sale_and_opens_it(site: tuple[str, type[Answers]]) -> 
         "opens_at": "2030-01-20T08:00:00Z",
     }
     assert headers["Authorization"] == "Bearer abc"
-    assert opened[:3] == ("POST", "/v1/sales/g%201/open", None)
+    assert opened[:3] == ("POST", "/v1/sales/g1/open", None)
     assert "9,000" in result.stdout
+    assert "55,300 CNY" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("sale", "words"),
+    [
+        ({}, "g1 is open since 2026-11-22T10:00:00.000Z; holds last 300 s"),
+        ({"closes_at": "2026-11-23T10:00:00.000Z"}, "10:00:00.000Z; it closes 2026-11-23T10:00:00.000Z; holds last"),
+        ({"state": "closed", "closes_at": "2026-11-23T10:00:00.000Z"}, "g1 is closed since 2026-11-23T10:00:00.000Z;"),
+        ({"state": "not_open"}, "g1 is not open yet; it opens 2026-11-22T10:00:00.000Z; holds"),
+        ({"state": "not_open", "opens_at": None}, "g1 is not open yet; nobody has said when it opens; holds"),
+    ],
+)
+def test_a_sale_is_told_in_a_sentence(site: tuple[str, type[Answers]], sale: dict[str, Any], words: str) -> None:
+    url, server = site
+    server.answer = (200, json.dumps(SHOWN | sale).encode())
+    assert words in run("sale", "show", "g1", "--url", url).stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "asked"),
     [
         (["show", "g1"], ("GET", "/v1/sales/g1", None)),
+        (["show", "g 1"], ("GET", "/v1/sales/g%201", None)),
         (["open", "g1"], ("POST", "/v1/sales/g1/open", None)),
         (["close", "g1"], ("POST", "/v1/sales/g1/close", None)),
         (["add-stock", "g1", "second", "100"], ("POST", "/v1/sales/g1/items/second/stock", {"units": 100})),

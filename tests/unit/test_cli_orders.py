@@ -242,6 +242,12 @@ def test_one_letter_is_replayed(url: str) -> None:
     assert (again.exit_code, "no dead letter 3" in again.stderr) == (Exit.NOT_WELL, True)
 
 
+@pytest.mark.parametrize("arguments", [["replay", "x"], ["replay", "0"], ["discard", "x", "--reason", "a test"]])
+def test_a_letter_is_named_by_its_number(url: str, arguments: list[str]) -> None:
+    done = run("orders", *arguments)
+    assert (done.exit_code, "is no dead letter's number" in done.stderr) == (Exit.USAGE, True)
+
+
 @pytest.mark.parametrize("arguments", [[], ["3", "--all"]])
 def test_replay_wants_a_number_or_all(url: str, arguments: list[str]) -> None:
     done = run("orders", "replay", *arguments)

@@ -59,7 +59,7 @@ CODES: tuple[tuple[type[TicketrushError], Exit], ...] = (
     (SourceLost, Exit.UNREACHABLE),
 )
 
-EXIT_CODES_HELP = """Exit codes: 0 all is well · 1 what was checked is not well · 2 wrong usage or settings ·
+EXIT_CODES_HELP = """Exit codes: 0 all is well · 1 refused, or not well · 2 wrong usage or settings ·
 3 ledger locked, damaged or not writable · 4 server or order store unreachable ·
 129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM (rush, strategies; up while it starts)."""
 

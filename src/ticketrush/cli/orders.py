@@ -32,6 +32,8 @@ AT_ONCE: Final = 500
 
 _FIGURES: Final = frozenset({"number", "quantity", "amount minor", "orders", "units"})
 
+NUMBER_MAX: Final = 2**63 - 1
+
 NUMBER_DIGITS: Final = 20
 """What has fewer digits, and nothing else, is no id but a number."""
 
@@ -231,7 +233,7 @@ def dead_letters(
 def replay_(
     ctx: typer.Context,
     number: Annotated[
-        int | None, typer.Argument(metavar="[NUMBER]", help="The dead letter's number.", show_default=False)
+        str | None, typer.Argument(metavar="[NUMBER]", help="The dead letter's number.", show_default=False)
     ] = None,
     every: Annotated[bool, flag("ORDERS_REPLAY_ALL", "Replay all that nobody has dealt with.", "--all")] = False,
     orders: Store = None,
@@ -244,7 +246,8 @@ def replay_(
     """
     if (number is None) != every:
         raise UsageError("write either the number of a dead letter, or --all")
-    results = ask(ctx, _replay_all if number is None else lambda store: _replay_one(store, number))
+    one = None if number is None else _number(number)
+    results = ask(ctx, _replay_all if one is None else lambda store: _replay_one(store, one))
     rows = [{"number": letter.number, "where": letter.where, "error": why} for letter, why in results]
     if as_json:
         output.as_json(rows)
@@ -279,7 +282,7 @@ async def _replay_all(store: OrderStore) -> list[tuple[DeadLetter, str]]:
 @app.command(epilog="Example: `ticketrush orders discard 17 --reason 'a test message of 3 May'`")
 def discard(
     ctx: typer.Context,
-    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The dead letter's number.")],
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="The dead letter's number.")],
     reason: Annotated[
         str, flag("ORDERS_DISCARD_REASON", "Why it may be given up; kept with it.", "--reason", metavar="TEXT")
     ],
@@ -289,9 +292,16 @@ def discard(
     """Give a dead letter up: it will never be part of an order. It stays in the store, with the reason."""
     if not reason.strip():
         raise UsageError("--reason is empty; somebody will want to know")
-    if not ask(ctx, lambda store: give_up(store, number, reason.strip(), SystemClock().now_ms())):
-        raise _no_letter(number)
-    output.say(f"dead letter {number} is given up")
+    one = _number(number)
+    if not ask(ctx, lambda store: give_up(store, one, reason.strip(), SystemClock().now_ms())):
+        raise _no_letter(one)
+    output.say(f"dead letter {one} is given up")
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= NUMBER_MAX:
+        raise UsageError(f"{text!r} is no dead letter's number; `ticketrush orders dead-letters` lists them")
+    return int(text)
 
 
 def _no_letter(number: int) -> RefusedError:

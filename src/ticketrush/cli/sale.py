@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Final
 
+import msgspec
 import typer
 from rich.table import Table
 
@@ -19,6 +22,11 @@ app = typer.Typer(
     help="Create, show, open and close sales on a running server, and add stock.",
     epilog="The server is --url or TICKETRUSH_URL; the operator's token --token or TICKETRUSH_TOKEN.",
 )
+
+TIME_EXAMPLE: Final = "2030-01-20T08:00:00Z"
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+_CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 Name = Annotated[str, typer.Argument(metavar="SALE", help="The sale's id.")]
 
@@ -59,6 +67,9 @@ def create(
     as_json: Annotated[bool, _json("CREATE")] = False,
 ) -> None:
     """Put a sale on the server. The same sale again is harmless; another one of that id is refused."""
+    _check_name("sale", sale)
+    _check_time("--opens-at", opens_at)
+    _check_time("--closes-at", closes_at)
     whole = int(hold_window_s) if hold_window_s == int(hold_window_s) else hold_window_s
     body: dict[str, Any] = {"items": [_item(each) for each in item], "hold_window_s": whole}
     if opens_at is not None:
@@ -138,11 +149,15 @@ def close(
     _print(Client(url, token).call("POST", f"/v1/sales/{segment(sale)}/close"), as_json=as_json)
 
 
-@app.command("add-stock", epilog="Example: `ticketrush sale add-stock g1 second 100 --key extra-carriage`")
+@app.command(
+    "add-stock",
+    epilog="Example: `ticketrush sale add-stock g1 second 100 --key extra-carriage`",
+    context_settings={"ignore_unknown_options": True},  # or -5 is an option that there is not, instead of a number
+)
 def add_stock(
     sale: Name,
     item: Annotated[str, typer.Argument(metavar="ITEM", help="The item's id.")],
-    units: Annotated[int, typer.Argument(metavar="UNITS", help="How many more.")],
+    units: Annotated[str, typer.Argument(metavar="UNITS", help="How many more.")],
     key: Annotated[
         str | None,
         flag(
@@ -157,12 +172,14 @@ def add_stock(
     as_json: Annotated[bool, _json("ADD_STOCK")] = False,
 ) -> None:
     """Add units to an item, once for each key."""
+    if not units.isdecimal() or not int(units):
+        raise UsageError(f"UNITS is {units!r}: write how many units more, 1 at least; stock cannot be taken away")
     used = key or f"cli-{secrets.token_hex(8)}"
     if key is None:
         # Printed before the call: after a lost answer, only the same key makes a repetition harmless.
         output.say(f"key {used} (repeat with --key {used} if the answer gets lost)", aside=True)
     path = f"/v1/sales/{segment(sale)}/items/{segment(item)}/stock"
-    _print(Client(url, token).call("POST", path, {"units": units}, key=used), as_json=as_json)
+    _print(Client(url, token).call("POST", path, {"units": int(units)}, key=used), as_json=as_json)
 
 
 def _item(text: str) -> dict[str, Any]:
@@ -172,13 +189,16 @@ def _item(text: str) -> dict[str, Any]:
         UsageError: it is not ID=UNITS[,limit=UNITS][,price=MINOR][,currency=CODE].
     """
     (name, _, units), *more = (part.partition("=") for part in text.split(","))
+    _check_name("item", name.strip())
     item: dict[str, Any] = {"id": name.strip(), "capacity": _whole(units, text)}
     for word, _, value in more:
         match word.strip():
             case "limit":
-                item["purchase_limit"] = _whole(value, text)
+                item["purchase_limit"] = _whole(value, text, least=1)
             case "price":
                 item["price_minor"] = _whole(value, text)
+            case "currency" if not _CURRENCY.fullmatch(value.strip()):
+                raise UsageError(f"--item {text}: {value!r} is no currency; write three letters, like CNY")
             case "currency":
                 item["currency"] = value.strip()
             case other:
@@ -186,31 +206,62 @@ def _item(text: str) -> dict[str, Any]:
     return item
 
 
-def _whole(value: str, text: str) -> int:
+def _whole(value: str, text: str, *, least: int = 0) -> int:
     try:
-        return int(value)
+        number = int(value)
     except ValueError:
         raise UsageError(
             f"--item {text}: {value!r} is not a whole number; write it like second=10000,limit=2,price=55300"
         ) from None
+    if number < least:
+        raise UsageError(f"--item {text}: {number} is too few; write {least} or more")
+    return number
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name the {what}: a name is 1 to 64 of A-Z a-z 0-9 . _ ~ -")
+
+
+def _check_time(flag: str, text: str | None) -> None:
+    try:
+        msgspec.convert(text, Annotated[datetime, msgspec.Meta(tz=True)] | None)
+    except msgspec.ValidationError:
+        raise UsageError(f"{flag} {text}: write it like {TIME_EXAMPLE}") from None
 
 
 def _print(answer: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         output.as_json(answer)
         return
-    times = " ".join(
-        f"{word} {answer[name]}"
-        for word, name in (("opens", "opens_at"), ("closes", "closes_at"), ("hold window s", "hold_window_s"))
-        if answer.get(name) is not None
-    )
-    output.say(f"{answer.get('id', '?')} is {answer.get('state', '?')}  {times}", "bold")
+    output.say(_headline(answer), "bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("item")
-    columns = ("capacity", "available", "leased", "held", "sold", "purchase_limit", "price_minor")
-    for column in columns:
+    columns = ("capacity", "available", "leased", "held", "sold", "purchase_limit")
+    for column in (*columns, "price_minor"):
         table.add_column(column.replace("_", " "), justify="right")
     for item in answer.get("items", ()):
-        cells = [item.get(column) for column in columns]
-        table.add_row(str(item.get("id")), *("" if cell is None else f"{cell:,}" for cell in cells))
+        numbers = [item.get(column) for column in columns]
+        price = f"{item['price_minor']:,} {item.get('currency', '')}".strip() if item.get("price_minor") else ""
+        table.add_row(str(item.get("id")), *("" if cell is None else f"{cell:,}" for cell in numbers), price)
     output.console().print(table)
+
+
+def _headline(sale: dict[str, Any]) -> str:
+    """A sale in a sentence: its state, since or until when, and how long holds last."""
+    state, opens_at, closes_at = sale.get("state"), sale.get("opens_at"), sale.get("closes_at")
+    match state:
+        case "open":
+            words = "is open" + (f" since {opens_at}" if opens_at else "")
+        case "closed":
+            words, closes_at = "is closed" + (f" since {closes_at}" if closes_at else ""), None
+        case "not_open":
+            words = "is not open yet; " + (f"it opens {opens_at}" if opens_at else "nobody has said when it opens")
+        case other:
+            words = f"is {other or '?'}"
+    parts = [f"{sale.get('id', '?')} {words}"]
+    if closes_at:
+        parts.append(f"it closes {closes_at}")
+    if (hold_s := sale.get("hold_window_s")) is not None:
+        parts.append(f"holds last {hold_s:g} s")
+    return "; ".join(parts)

@@ -30,10 +30,24 @@ class PurchaseBody(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=
 _body_of = msgspec.json.Decoder(PurchaseBody).decode
 
 
+_A_TIME: Final = "Expected a time like 2030-01-20T08:00:00Z"
+_OURS: Final = {
+    "Invalid RFC3339 encoded datetime": _A_TIME,
+    "Expected `datetime` with a timezone component": _A_TIME,
+    "Expected `str` matching regex '^[A-Za-z0-9._~-]{1,64}$'": "Expected 1 to 64 of A-Z a-z 0-9 . _ ~ -",
+    "Expected `str` matching regex '^[A-Z]{3}$'": "Expected three letters A-Z",
+    "Expected `str` matching regex '^[!-~]{1,128}$'": "Expected 1 to 128 visible ASCII characters",
+}
+"""What the parser says -> what people understand."""
+
+
 def decode_error(error: Exception) -> InvalidRequest:
     """What was wrong with a JSON body, as 400 (not JSON) or 422 (JSON, but not what is wanted)."""
     if isinstance(error, msgspec.ValidationError):
-        return InvalidRequest(f"The body is not what this call takes: {error}")
+        words = str(error)
+        for parser, ours in _OURS.items():
+            words = words.replace(parser, ours)
+        return InvalidRequest(f"The body is not what this call takes: {words}")
     return InvalidRequest(f"The body is not valid JSON: {error}", code="malformed", status=400)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -17,7 +16,6 @@ from ticketrush.cli.edge_flags import CLUSTER, ClusterPath
 from ticketrush.cli.edge_lab import lab
 from ticketrush.cli.flags import flag
 from ticketrush.edge import cluster_file, lvs, nginx, ospf, render
-from ticketrush.edge.cluster_file import ClusterFile
 from ticketrush.edge.errors import ClusterFileError
 
 app = typer.Typer(
@@ -28,12 +26,10 @@ app = typer.Typer(
 
 Out = Annotated[Path, flag("EDGE_OUT", "The folder for what is rendered; it is made.", "--out", metavar="DIR")]
 Json = Annotated[bool, flag("EDGE_JSON", "Print the paths of the files as JSON.", "--json")]
+Layer = Literal["nginx", "lvs", "ospf"]
 
 _OUT = Path("edge")
-
-app.command("check")(check)
-app.command("demo")(demo)
-app.command("lab")(lab)
+_FILES: Final = {"nginx": nginx.files, "lvs": lvs.files, "ospf": ospf.files}
 
 
 @app.command("example")
@@ -45,23 +41,33 @@ def example() -> None:
 @app.command("nginx")
 def render_nginx(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
     """Render nginx.conf for the proxies: shares, health, retries, limits, TLS, and "sold out" at the edge."""
-    _render(nginx.files, cluster, out, as_json=as_json)
+    _render("nginx", cluster, out, as_json=as_json)
 
 
 @app.command("lvs")
 def render_lvs(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
     """Render keepalived.conf for each balancer: the virtual server, its weights and health checks, and VRRP."""
-    _render(lvs.files, cluster, out, as_json=as_json)
+    _render("lvs", cluster, out, as_json=as_json)
 
 
 @app.command("ospf")
 def render_ospf(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
     """Render FRR's configuration for balancers and routers: the virtual address over equal-cost paths."""
-    _render(ospf.files, cluster, out, as_json=as_json)
+    _render("ospf", cluster, out, as_json=as_json)
 
 
-def _render(files: Callable[[ClusterFile], dict[str, str]], cluster: Path, out: Path, *, as_json: bool) -> None:
-    texts = files(cluster_file.read(cluster))
+app.command("check")(check)
+app.command("demo")(demo)
+app.command("lab")(lab)
+
+
+def _render(layer: Layer, cluster: Path, out: Path, *, as_json: bool) -> None:
+    given = cluster_file.read(cluster)
+    texts = _FILES[layer](given)
+    hosts = {host.name for host in (*given.balancers, *given.routers)}
+    for old in render.left_behind(out, texts, layer, hosts):
+        said = "is of an earlier rendering, and this one has no such file: remove it, also from where it is used"
+        output.say(f"{old} {said}", "yellow", aside=True)
     if not texts:
         raise ClusterFileError(
             f"{cluster} has no such layer; there is nothing to render: add [[balancers]], for OSPF ospf.networks too "

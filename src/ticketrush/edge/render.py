@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
 
 _MODES: Final = {".sh": 0o755, "frr.conf": 0o640}
 """The password of OSPF is nobody else's business."""
+
+_MARK: Final = re.compile(r"`ticketrush edge (\w+)`")
+_HEAD_LINES: Final = 2
+"""A script has its mark in the second line."""
 
 
 @functools.cache
@@ -59,3 +66,28 @@ def write(folder: Path, files: dict[str, str]) -> list[Path]:
             raise EdgeError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
         written.append(path)
     return written
+
+
+def left_behind(folder: Path, files: Collection[str], layer: str, hosts: Collection[str]) -> list[Path]:
+    """What an earlier rendering of `layer` has written into `folder`, and this one, of `files`, has not.
+
+    A file that belongs to two layers is left behind when none of `hosts` has its folder.
+    """
+    found = []
+    for path in sorted(itertools.chain(folder.glob("*.*"), folder.glob("*/*.*"))):
+        layers = _layers_of(path) if path.suffix in {".conf", ".sh"} else set()
+        if layer in layers and path.relative_to(folder).as_posix() not in files:
+            if len(layers) == 1 or path.parent.name not in hosts:
+                found.append(path)
+    return found
+
+
+def _layers_of(path: Path) -> set[str]:
+    """The commands that write such a file, as its head says; none if it is not ours."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = [next(file, "") for _ in range(_HEAD_LINES)]
+    except OSError:
+        return set()
+    marks = (_MARK.findall(line) for line in head if line[1:].startswith(" Rendered by "))
+    return {layer for found in marks for layer in found}

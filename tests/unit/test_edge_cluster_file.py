@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import runpy
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from tests.unit.edge_files import BALANCERS, NETWORKS, NODE, PROXIES, ROUTERS, front
 from ticketrush.edge.cluster_file import SHAPES, ClusterFile, parse
 from ticketrush.edge.errors import ClusterFileError
+from ticketrush.settings import Settings
 
 ROOT: Final = Path(__file__).parents[2]
 ALL = front() + NODE + PROXIES + BALANCERS + ROUTERS + NETWORKS
@@ -147,6 +149,13 @@ def test_whatever_is_wrong_is_told_with_what_to_write(place: str, name: str) -> 
     for text in filter(None, said):
         assert not re.search(r"\b(should|Input|Field|pattern|validation|valid)\b|\^", text), "a library's own words"
         assert re.search(r"\b(write|is not known here|need|needs|give|must be)\b", text), text
+
+
+def test_nginx_waits_longer_than_a_node_lets_anybody_wait() -> None:
+    longest_s = math.floor(2 * Settings.model_fields["patience_s"].default)
+    assert parse(f"[front]\nanswer_timeout_s = {longest_s + 1}\n{NODE}").front.answer_timeout_s == longest_s + 1
+    with pytest.raises(ClusterFileError, match=r"front\.answer_timeout_s: write 5 at least \(it is 4\)"):
+        parse(f"[front]\nanswer_timeout_s = {longest_s}\n{NODE}")
 
 
 def test_the_limit_by_address_can_be_left_to_somebody_else() -> None:

@@ -178,8 +178,8 @@ class Front(_Table):
     """For how long it is then."""
     connect_timeout_s: Annotated[int, Field(ge=1, le=10)] = 1
     """How long a node may take to accept a connection."""
-    answer_timeout_s: Annotated[int, Field(ge=1, le=60)] = 5
-    """How long a node may take; longer than twice the patience of a node (2 s)."""
+    answer_timeout_s: Annotated[int, Field(ge=5, le=60)] = 5
+    """How long a node may take: more than twice the `patience_s` of the nodes, 2 unless you have changed it."""
 
 
 class Lvs(_Table):

@@ -133,6 +133,28 @@ def test_every_command_has_help(name: str) -> None:
     assert len(result.stdout.splitlines()) > 5
 
 
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_no_help_is_cut_off_on_a_narrow_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(app, [*name.split(), "--help"]).stdout
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    whole = "".join(shown.replace("│", "").split())
+    for command, flag in FLAGS:
+        if command == name:
+            assert flag.envvar in whole
+
+
+def test_examples_are_one_a_line() -> None:
+    shown = [line.strip() for line in run("migrate", "--help").stdout.splitlines()]
+    assert [line for line in shown if line.startswith("•")] == [
+        "• ticketrush migrate --orders sqlite:///orders.db",
+        "• ticketrush migrate --check exits 1 if something is to be applied.",
+        "• TICKETRUSH_ORDERS=postgresql://shop:PASSWORD@db/shop ticketrush migrate",
+    ]
+    assert any(line.startswith("Exit codes: 0 all is applied · 1 --check") for line in shown)
+
+
 def test_the_help_names_the_exit_codes_and_variables() -> None:
     assert "Exit codes: 0 all is well · 1 refused" in " ".join(run("--help").stdout.split())
     assert "TICKETRUSH_PORT" in run("serve", "--help").stdout

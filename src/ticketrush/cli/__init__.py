@@ -16,6 +16,7 @@ from ticketrush.cli import (
     config,
     edge,
     gateway,
+    help_page,
     migrate,
     orders,
     reconcile,
@@ -57,6 +58,7 @@ app.add_typer(orders.app, name="orders")
 app.add_typer(token.app, name="token")
 app.add_typer(edge.app, name="edge")
 app.add_typer(config.app, name="config")
+help_page.install(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,9 +15,9 @@ from ticketrush.payments.cards import LATE_MS
 from ticketrush.payments.service.habits import Habits
 from ticketrush.payments.wiring import serve_test_gateway
 
-EPILOG = """Example, all in one shell: `export TICKETRUSH_WEBHOOK_SECRETS=$(ticketrush token webhook-secret)`, then
-`ticketrush test-gateway --port 9000 --webhook-url http://127.0.0.1:8000/v1/webhooks/payments &`, then
-`TICKETRUSH_PAYMENT_GATEWAY=http://127.0.0.1:9000 ticketrush serve --open`. ·
+EPILOG = """Example, all in one shell: `export TICKETRUSH_WEBHOOK_SECRETS=$(ticketrush token webhook-secret)` ·
+`ticketrush test-gateway --port 9000 --webhook-url http://127.0.0.1:8000/v1/webhooks/payments &` ·
+`TICKETRUSH_PAYMENT_GATEWAY=http://127.0.0.1:9000 ticketrush serve --open` ·
 `--delay-ms 3000 --repeat 3 --reorder` makes it as unpleasant as the real ones are."""
 
 URLS_MAX: Final = 16

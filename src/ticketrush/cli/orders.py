@@ -109,7 +109,7 @@ def list_(
         output.say(f"there may be more: --before {found[-1].number}", aside=True)
 
 
-@app.command(epilog="Example: `ticketrush orders show 0f8e… --json`")
+@app.command(epilog="Example: `ticketrush orders show 01a229452dbf740282518664d375c7b7 --json`")
 def show(
     ctx: typer.Context,
     id: Annotated[str, typer.Argument(metavar="ID", help="The order's id, which is the reservation's.")],

@@ -63,7 +63,7 @@ def relay(
     """Publish what happens to reservations to Apache Kafka, until SIGTERM or Ctrl-C.
 
     Reads the streams of a ledger in Redis or Valkey, and writes a message for each fact: the key is the order's
-    id, the value is JSON like `{"order":"…","kind":"paid","at_ms":1764000000000,"payment":"…"}`, the header `id`
+    id, the value is JSON like `{"order":"ID","kind":"paid","at_ms":1764000000000,"payment":"ID"}`, the header `id`
     is the same for the same fact. Every fact comes at least once, and rarely more often; facts of one order may
     come late or out of order, so readers go by their kind and time.
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.unit.edge_files import BALANCERS, NODE, PROXIES, front
 from ticketrush.addresses import REDIS_SCHEMES
 from ticketrush.cluster.program import STOP_S
-from ticketrush.edge import cluster_file, nginx, nginx_server
+from ticketrush.edge import cluster_file, lvs, nginx, nginx_server
 from ticketrush.edge.render import write
 from ticketrush.settings import Settings, variable_of
 
@@ -154,7 +155,31 @@ def test_units_have_their_sections_and_harden_the_process(file: Path) -> None:
     parsed = unit(file)
     assert set(parsed.sections()) == {"Unit", "Service", "Install"}
     assert parsed["Service"]["NoNewPrivileges"] == "yes"
-    assert parsed["Service"]["Restart"] == "always"
+    if parsed["Service"]["Type"] == "oneshot":
+        assert parsed["Service"]["RemainAfterExit"] == "yes", "else it is stopped as soon as it has started"
+    else:
+        assert parsed["Service"]["Restart"] == "always"
+
+
+@pytest.mark.parametrize("file", UNITS, ids=lambda file: file.name)
+def test_each_unit_has_a_row_that_says_where_it_goes(file: Path) -> None:
+    page = (DEPLOY / "README.md").read_text("utf-8")
+    (row,) = re.findall(rf"^\| `{re.escape(file.name)}` \|.*$", page, re.MULTILINE)
+    assert "`/etc/systemd/system/`" in row
+
+
+def test_nginx_does_not_run_without_what_ends_slow_clients() -> None:
+    assert "ticketrush-slow.service" in unit(DEPLOY / "systemd" / "ticketrush-nginx.service")["Unit"]["Wants"].split()
+
+
+def test_the_unit_of_a_real_server_says_to_the_script_what_it_knows() -> None:
+    service = unit(DEPLOY / "systemd" / "ticketrush-real-server.service")["Service"]
+    cluster = cluster_file.parse(front() + NODE + PROXIES + BALANCERS)
+    script = lvs.files(cluster)["nginx-1/real-server.sh"]
+    for line in (service["ExecStart"], service["ExecStop"]):
+        program, word = line.split()
+        assert Path(program).name == "real-server.sh"
+        assert f"\n  {word})\n" in script
 
 
 @pytest.mark.parametrize("where", ["valkey-start.sh", "systemd/ticketrush-valkey.service"])

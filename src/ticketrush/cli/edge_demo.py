@@ -60,7 +60,8 @@ def demo(
     The counts are those of the nodes. The articles' host names are answered too:
     `curl -H 'Host: www.load_balance.com' http://127.0.0.1:PORT/buy/ticket`.
 
-    Exit code 0 if all requests were answered, 1 if some failed.
+    Exit code 0 if all requests were answered, 1 if some failed or something did not start, 2 if a flag is wrong or
+    something is not installed.
     """
     shares = demonstration.parse_weights(weights)
     with contextlib.ExitStack() as stack:

@@ -14,8 +14,9 @@ from ticketrush import stop
 from ticketrush.cli import output
 from ticketrush.cli.app import Exit, UsageError
 from ticketrush.cli.flags import flag
+from ticketrush.cluster.errors import ClusterError
 from ticketrush.crowd.errors import Stopped
-from ticketrush.lab.errors import NoLab
+from ticketrush.lab.errors import LabError, NoLab
 from ticketrush.lab.netns import require
 from ticketrush.lab.outcome import Outcome, measured
 from ticketrush.lab.report import page
@@ -79,8 +80,8 @@ def lab(
     Scenarios: calm (nothing fails), balancer or node (one is cut off and killed), nginx (that of a balancer is killed,
     and started again later), site-replica, site-memory, site-fsync (a whole data centre is lost, with that durability).
 
-    Exit code 0: in every scenario all that is promised was so. 1: something was not. 2: a flag is wrong, or there can
-    be no lab here.
+    Exit code 0: in every scenario all that is promised was so. 1: something was not. 2: a flag is wrong, there can be
+    no lab here, or it did not come to its end and judged nothing.
     """
     output.check_writable(report)
     wanted = _chosen(scenario or [])
@@ -144,6 +145,7 @@ def _play(wanted: list[Scenario], crowd: Crowd, keep: Path | None) -> list[Outco
 
     Raises:
         Stopped: Ctrl-C, SIGTERM or SIGHUP came; no host and no process is left.
+        UsageError: one did not come to its end, so nothing was judged: that is not a sale that was not well.
     """
     is_watched = sys.stderr.isatty()
 
@@ -156,6 +158,8 @@ def _play(wanted: list[Scenario], crowd: Crowd, keep: Path | None) -> list[Outco
             return [play(each, crowd, say, keep=keep and keep / each.name) for each in wanted]
     except stop.Stop as stopped:
         raise Stopped("stopped; nothing of the lab is left", stopped.signal) from None
+    except (LabError, ClusterError) as error:
+        raise UsageError(f"the lab did not come to its end, and judged nothing: {error}") from error
 
 
 def _plain(outcomes: list[Outcome]) -> dict[str, Any]:

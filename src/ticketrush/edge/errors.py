@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from ticketrush.errors import TicketrushError
+from ticketrush.errors import SettingsError, TicketrushError
 
 
 class EdgeError(TicketrushError):
     """Something at the front door does not start, or does not do what it was started for."""
+
+
+class NotWritten(EdgeError, SettingsError):
+    """The folder for what is rendered takes no files; names the file, and what the system said."""
 
 
 class ClusterFileError(EdgeError, ValueError):

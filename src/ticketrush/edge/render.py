@@ -9,7 +9,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ticketrush.edge.errors import EdgeError
+from ticketrush.cluster.errors import NotInstalled
+from ticketrush.edge.errors import NotWritten
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,7 +28,7 @@ def _environment() -> Environment:
     try:
         import jinja2  # noqa: PLC0415 - an extra, missed only by who renders
     except ImportError as error:
-        raise EdgeError("rendering needs Jinja2: pip install 'ticketrush[edge]'") from error
+        raise NotInstalled("rendering needs Jinja2: run `pip install 'ticketrush[edge]'`") from error
     return jinja2.Environment(
         loader=jinja2.PackageLoader("ticketrush.edge"),
         undefined=jinja2.StrictUndefined,
@@ -39,7 +40,11 @@ def _environment() -> Environment:
 
 
 def render(template: str, **values: object) -> str:
-    """The text of `template` (a file in ``templates/``) with `values` in it."""
+    """The text of `template` (a file in ``templates/``) with `values` in it.
+
+    Raises:
+        NotInstalled: there is no Jinja2; says what to install.
+    """
     return _environment().get_template(template).render(**values)
 
 
@@ -50,7 +55,7 @@ def write(folder: Path, files: dict[str, str]) -> list[Path]:
     everybody. Each is put in its place whole.
 
     Raises:
-        EdgeError: one cannot be written.
+        NotWritten: one cannot be written.
     """
     written = []
     for name, text in files.items():
@@ -63,7 +68,7 @@ def write(folder: Path, files: dict[str, str]) -> list[Path]:
             half.chmod(_MODES.get(path.suffix, _MODES.get(path.name, 0o644)))
             half.replace(path)
         except OSError as error:
-            raise EdgeError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
+            raise NotWritten(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
         written.append(path)
     return written
 

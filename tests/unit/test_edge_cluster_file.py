@@ -89,7 +89,14 @@ def test_another_value_that_is_wrong_is_told() -> None:
         ('[[proxy]]\nname = "p"\naddress = "10.0.0.2"', "proxy: is not known here; did you mean proxies?"),
         ('[routers]\nname = "r"', "routers: write each of them as a table of its own: [[routers]]"),
         ('[front]\nnames = "x"', 'front.names: write a list, like ["…"]'),
-        ("[front]\nrate = 50", "front.rate: write a table, like { name = value }"),
+        ("[front]\nrate = 50", "front.rate: write { per_second = 50, burst = 100 }, or false for no limit (it is 50)"),
+        ("[front]\ntls = true", 'front.tls: write { certificate = "/etc/ticketrush/tls.crt", key = "'),
+        ('[front]\nport = "8000"', "front.port: write a whole number, without quotes (it is '8000')"),
+        ('[front.rate]\nburst = "2"', "front.rate.burst: write a whole number, without quotes (it is '2')"),
+        ("[front]\nworkers = 2.0", "front.workers: write a whole number (it is 2.0)"),
+        ("[front]\nworkers = true", "front.workers: write a whole number (it is True)"),
+        ('[front]\nkeep_host = "false"', "front.keep_host: write true or false, without quotes (it is 'false')"),
+        ("[front]\nkeep_host = 0", "front.keep_host: write true or false (it is 0)"),
     ],
 )
 def test_a_mistake_is_told_with_what_to_write(text: str, said: str) -> None:
@@ -160,14 +167,84 @@ def test_nginx_waits_longer_than_a_node_lets_anybody_wait() -> None:
 
 def test_the_limit_by_address_can_be_left_to_somebody_else() -> None:
     assert parse(f"[front]\nrate = false\n{NODE}").front.rate is None
-    with pytest.raises(ClusterFileError, match=r"front\.rate: write a table, like { name = value } \(it is True\)"):
+    with pytest.raises(
+        ClusterFileError, match=r"front\.rate: write { per_second = .*, or false for no limit \(it is True\)"
+    ):
         parse(f"[front]\nrate = true\n{NODE}")
 
 
-@pytest.mark.parametrize("text", ["", "[front]\n", "nodes = []\n", 'nodes = "n"\n'])
+@pytest.mark.parametrize("text", ["", "[front]\n", "nodes = []\n"])
 def test_without_nodes_it_says_how_nodes_are_written(text: str) -> None:
+    with pytest.raises(ClusterFileError) as refused:
+        parse(text)
+    assert str(refused.value) == "the cluster file: nodes is missing: name one node at least, as [[nodes]]"
+
+
+@pytest.mark.parametrize("text", ['nodes = "n"\n', '[nodes]\nname = "n"\n'])
+def test_nodes_that_are_no_tables_are_told_how_they_are_written(text: str) -> None:
     with pytest.raises(ClusterFileError, match=r"nodes: write each of them as a table of its own: \[\[nodes\]\]"):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[node]]\nname = "n"\naddress = "10.0.0.1"', "node: is not known here; did you mean nodes?"),
+        ('[[nodes]]\nnmae = "n"\naddress = "10.0.0.1"', "nodes[1].nmae: is not known here; did you mean name?"),
+    ],
+)
+def test_what_was_written_wrong_is_not_missing_too(text: str, said: str) -> None:
+    with pytest.raises(ClusterFileError) as refused:
+        parse(text)
+    assert str(refused.value) == f"the cluster file: {said}"
+
+
+def test_what_is_missing_elsewhere_is_told_beside_a_name_that_is_wrong() -> None:
+    with pytest.raises(ClusterFileError) as refused:
+        parse('[[nodes]]\nnmae = "n"\naddress = "10.0.0.1"\n[[nodes]]\naddress = "10.0.0.2"\n[[proxy]]\n')
+    assert str(refused.value).splitlines()[1:] == [
+        "  nodes[1].nmae: is not known here; did you mean name?",
+        "  nodes[2].name: is missing; write it too",
+        "  proxy: is not known here; did you mean proxies?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "policy = weighted", "address = 10.0.3.11", "names = [tickets.example]", "names = [*.example]",
+        "trusted_proxies = [10.0.0.0/8]", "tls = { certificate = /etc/tls.crt }", "tls={ port = 10.0.0.1 }",
+        "interface = eth0  # the first", "names = [\n  10.0.0.1\n]",
+    ],
+)  # fmt: skip
+def test_a_text_without_quotes_is_told_so(line: str) -> None:
+    with pytest.raises(
+        ClusterFileError, match=r'is not TOML: .* \(at line \d, column \d+\); text needs quotes, like "…"$'
+    ):
+        parse(f"[front]\r\n{line}\n{NODE}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "port = 080",
+        "port = ",
+        "port = ]",
+        'names = "a" b',
+        "two words = 1",
+        "port = 1\nport = 2",
+        'name = "x',
+        "a = [1",
+    ],
+)
+def test_other_mistakes_have_nothing_to_do_with_quotes(line: str) -> None:
+    with pytest.raises(ClusterFileError, match=r"is not TOML: [^;]* \(at [^;]*\)$"):
+        parse(f"[front]\n{line}\n{NODE}")
+
+
+def test_true_in_capitals_is_told_what_to_write() -> None:
+    with pytest.raises(ClusterFileError, match=r"is not TOML: .*; write true or false$"):
+        parse(f"[front]\nkeep_host = True\n{NODE}")
 
 
 def test_a_table_without_a_name_is_told_so() -> None:

@@ -19,10 +19,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from ticketrush.edge.errors import ClusterFileError
-from ticketrush.edge.words import in_words
+from ticketrush.edge.words import about_quotes, in_words
 
 PATHS_MAX: Final = 6
 """Equal-cost paths that OSPF is asked to use."""
@@ -53,9 +53,17 @@ SHAPES: Final = {
 }
 """What a text must be like, by its pattern, in words."""
 
+TABLES: Final = {
+    "rate": "{ per_second = 50, burst = 100 }, or false for no limit",
+    "tls": '{ certificate = "/etc/ticketrush/tls.crt", key = "/etc/ticketrush/tls.key" }',
+}
+"""What to write for a table within a table, by its name."""
+
 Name = Annotated[str, Field(pattern=_NAME)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
-Weight = Annotated[int, Field(ge=1, le=1_000)]
+Whole = Annotated[int, Strict()]
+YesNo = Annotated[bool, Strict()]
+Port = Annotated[Whole, Field(ge=1, le=65_535)]
+Weight = Annotated[Whole, Field(ge=1, le=1_000)]
 HostName = Annotated[str, Field(pattern=_HOST_NAME, max_length=253)]
 Interface = Annotated[str, Field(pattern=_INTERFACE)]
 File = Annotated[str, Field(pattern=_FILE)]
@@ -122,11 +130,11 @@ class Tls(_Table):
 class Rate(_Table):
     """How much one address may ask for; more is answered 429."""
 
-    per_second: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    per_second: Annotated[Whole, Field(ge=1, le=1_000_000)] = 50
     """Requests a second."""
-    burst: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    burst: Annotated[Whole, Field(ge=0, le=1_000_000)] = 100
     """So many more at a stroke."""
-    at_once: Annotated[int, Field(ge=1, le=65_535)] = 256
+    at_once: Annotated[Whole, Field(ge=1, le=65_535)] = 256
     """Requests under way."""
 
 
@@ -148,17 +156,17 @@ class Front(_Table):
     """Where proxies listen without TLS."""
     policy: Policy = "weighted"
     """How requests are shared out over the nodes."""
-    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    workers: Annotated[Whole, Field(ge=0, le=256)] = 0
     """Processes of Nginx on a proxy; 0 for one a processor."""
-    worker_connections: Annotated[int, Field(ge=64, le=CONNECTIONS_MAX)] = 8_192
+    worker_connections: Annotated[Whole, Field(ge=64, le=CONNECTIONS_MAX)] = 8_192
     """Connections of one such process, those to nodes among them."""
-    worker_files: Annotated[int, Field(ge=0, le=FILES_MAX)] = 0
+    worker_files: Annotated[Whole, Field(ge=0, le=FILES_MAX)] = 0
     """Files that such a process may have open; 0 for two a connection and 256 more."""
-    sold_out_at_edge: bool = True
+    sold_out_at_edge: YesNo = True
     """Whether Nginx may answer "sold out" for the nodes, for the second that they name."""
-    log_sold_out: bool = False
+    log_sold_out: YesNo = False
     """Whether those answers are in the access log too, one by one; each costs Nginx a sixth more instructions then."""
-    keep_host: bool = True
+    keep_host: YesNo = True
     """Whether nodes see the host that the buyer asked for; open nodes want their own, a loopback address."""
     rate: Annotated[Rate | None, BeforeValidator(_false_is_none)] = Rate()
     """How much one address may ask for; `false` for no limit: then something before it must have one."""
@@ -166,19 +174,19 @@ class Front(_Table):
     """The certificate; no TLS without."""
     trusted_proxies: tuple[IPv4Network, ...] = ()
     """Networks whose X-Forwarded-For is believed: of a load balancer before this one that hides addresses."""
-    body_bytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = 16_384
+    body_bytes: Annotated[Whole, Field(ge=1_024, le=1_048_576)] = 16_384
     """The longest body; a longer one is answered 413."""
-    header_bytes: Annotated[int, Field(ge=1_024, le=65_536)] = 32_768
+    header_bytes: Annotated[Whole, Field(ge=1_024, le=65_536)] = 32_768
     """Request line and headers; more is answered 431."""
-    slow_client_s: Annotated[int, Field(ge=1, le=60)] = 10
+    slow_client_s: Annotated[Whole, Field(ge=1, le=60)] = 10
     """How long a client may take for its headers, its body and to read; nginx-slow.sh bounds a body as a whole."""
-    max_fails: Annotated[int, Field(ge=1, le=100)] = 1
+    max_fails: Annotated[Whole, Field(ge=1, le=100)] = 1
     """Failures within `fail_timeout_s` after which a node is left alone."""
-    fail_timeout_s: Annotated[int, Field(ge=1, le=60)] = 2
+    fail_timeout_s: Annotated[Whole, Field(ge=1, le=60)] = 2
     """For how long it is then."""
-    connect_timeout_s: Annotated[int, Field(ge=1, le=10)] = 1
+    connect_timeout_s: Annotated[Whole, Field(ge=1, le=10)] = 1
     """How long a node may take to accept a connection."""
-    answer_timeout_s: Annotated[int, Field(ge=5, le=60)] = 5
+    answer_timeout_s: Annotated[Whole, Field(ge=5, le=60)] = 5
     """How long a node may take: more than twice the `patience_s` of the nodes, 2 unless you have changed it."""
 
 
@@ -189,17 +197,17 @@ class Lvs(_Table):
     """How ip_vs chooses; nftables goes by the weights, always."""
     forwarding: Literal["DR", "NAT", "TUN"] = "DR"
     """How packets go on, and answers back."""
-    health_s: Annotated[int, Field(ge=1, le=60)] = 1
+    health_s: Annotated[Whole, Field(ge=1, le=60)] = 1
     """How often they are asked whether they are well; the answer must come before the next question."""
-    fall: Annotated[int, Field(ge=1, le=10)] = 2
+    fall: Annotated[Whole, Field(ge=1, le=10)] = 2
     """Checks that fail in a row before somebody counts as ill."""
-    rise: Annotated[int, Field(ge=1, le=10)] = 2
+    rise: Annotated[Whole, Field(ge=1, le=10)] = 2
     """Checks that succeed in a row before somebody counts as well again."""
     sorry_server: IPv4Address | None = None
     """Who answers when nobody is healthy."""
-    virtual_router_id: Annotated[int, Field(ge=1, le=255)] = 51
+    virtual_router_id: Annotated[Whole, Field(ge=1, le=255)] = 51
     """VRRP's number for the virtual address, its own in its network."""
-    advert_s: Annotated[int, Field(ge=1, le=10)] = 1
+    advert_s: Annotated[Whole, Field(ge=1, le=10)] = 1
     """How often the balancer that has the address says so; it is missed after three."""
 
     @property
@@ -213,11 +221,11 @@ class Ospf(_Table):
 
     area: IPv4Address = IPv4Address("0.0.0.0")  # noqa: S104 - an area's number
     """The area that routers and balancers are in."""
-    hello_s: Annotated[int, Field(ge=1, le=10)] = 1
+    hello_s: Annotated[Whole, Field(ge=1, le=10)] = 1
     """How often neighbours greet each other."""
-    dead_s: Annotated[int, Field(ge=2, le=40)] = 3
+    dead_s: Annotated[Whole, Field(ge=2, le=40)] = 3
     """Without a greeting for so long, a neighbour is gone; more than `hello_s`."""
-    max_paths: Annotated[int, Field(ge=1, le=PATHS_MAX)] = PATHS_MAX
+    max_paths: Annotated[Whole, Field(ge=1, le=PATHS_MAX)] = PATHS_MAX
     """Paths of equal cost that a router uses at once."""
     networks: tuple[IPv4Network, ...] = ()
     """The networks between routers and balancers."""
@@ -329,9 +337,9 @@ def parse(text: str, name: str = "the cluster file") -> ClusterFile:
     try:
         return ClusterFile.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise ClusterFileError(f"{name} is not TOML: {error}") from error
+        raise ClusterFileError(f"{name} is not TOML: {error}{about_quotes(text, str(error))}") from error
     except ValidationError as error:
-        raise ClusterFileError(in_words(name, error, _FIELDS, SHAPES)) from error
+        raise ClusterFileError(in_words(name, error, _FIELDS, SHAPES, TABLES)) from error
 
 
 def _twice(values: Iterable[str]) -> str | None:

@@ -70,7 +70,8 @@ def configure(level: str, form: str) -> None:
 
 
 def _plain_name(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """uvicorn calls its main logger "uvicorn.error", whatever it has to say."""
+    """uvicorn calls its main logger "uvicorn.error", whatever it has to say, and says it twice, once in colours."""
+    event.pop("color_message", None)
     if event.get("logger") == "uvicorn.error":
         event["logger"] = "uvicorn"
     return event

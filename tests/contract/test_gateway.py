@@ -241,7 +241,7 @@ def test_an_answer_that_is_none_is_not_known(hearers: Callable[..., Hearer], ans
 def test_without_a_gateway_the_client_gives_up_in_time() -> None:
     async def story(client: HttpGateway) -> None:
         async with asyncio.timeout(5):
-            with pytest.raises(GatewayUnavailable):
+            with pytest.raises(GatewayUnavailable, match=r"did not answer POST /charges \(connection refused\)"):
                 await charge(client)
 
     asyncio.run(ask(f"http://127.0.0.1:{free_port()}", story, timeout_s=0.2))

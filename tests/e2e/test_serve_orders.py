@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -136,6 +137,7 @@ class Failing:
         self.name, self.log = "failing", folder / "failing.err"
         self.launches: list[float] = []
         self.is_running = False
+        self.pid = 7
         self.stops = 0
 
     def launch(self) -> None:
@@ -150,8 +152,9 @@ class Failing:
 
 
 def test_a_program_that_ends_again_and_again_is_started_less_and_less_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "ticketrush.cluster")
     monkeypatch.setattr(keeper_module, "LOOK_S", 0.05)
     monkeypatch.setattr(keeper_module, "AGAIN_S_MAX", 0.4)
     program: Any = Failing(tmp_path)
@@ -159,6 +162,7 @@ def test_a_program_that_ends_again_and_again_is_started_less_and_less_often(
         eventually(lambda: len(program.launches) >= 6)
         assert keeper.restarts >= 5
     assert program.stops == 1, "Linux would end it only with us"
+    assert [record.message for record in caplog.records][:4] == ["program_ended", "program_started_again"] * 2
     gaps = [later - sooner for sooner, later in zip(program.launches, program.launches[1:], strict=False)]
     assert all(gap >= least for gap, least in zip(gaps, (0.05, 0.1, 0.2, 0.4, 0.4), strict=False)), gaps
 
@@ -266,7 +270,7 @@ def test_a_worker_tells_people_what_it_does(tmp_path: Path) -> None:
     ("flags", "reasons"),
     [
         ((), ["orders is empty", "--orders sqlite:///orders.db"]),
-        (("--orders", "mysql://root@localhost/shop"), ["orders 'mysql://localhost/shop'", "postgresql://"]),
+        (("--orders", "mysql://root@localhost/shop"), ["orders = (hidden) (from flag)", "postgresql://"]),
         (("--orders", "sqlite:///"), ["sqlite:///FILE"]),
         (("--ledger", "mysql://x/y", *STORE), ["mysql://x/y", "sqlite:///FILE"]),
         ((*STORE, "--metrics-port", "x"), ["--metrics-port"]),

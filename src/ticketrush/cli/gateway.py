@@ -39,12 +39,12 @@ def serve(
         str,
         flag(
             "WEBHOOK_SECRETS",
-            "What signs the webhooks: whsec_ and Base64. Of two secrets separated by a comma, as nodes take them, "
-            "the first.",
+            "What signs the webhooks, and must be given: whsec_ and Base64. Of two secrets separated by a comma, as "
+            "nodes take them, the first.",
             "--secret",
             metavar="SECRET",
         ),
-    ],
+    ] = "",
     at_port: Annotated[
         int,
         flag("TEST_GATEWAY_PORT", "Port to listen on, on 127.0.0.1; 0 takes a free one.", "--port", min=0, max=65_535),
@@ -103,6 +103,11 @@ def serve(
     pending or approved gets that one again, so that nobody is charged twice; an Idempotency-Key gets the
     same charge whatever became of it.
     """
+    if not webhook_secrets:
+        raise UsageError(
+            "--secret is missing, so no node could believe the webhooks: make one with `ticketrush token "
+            "webhook-secret`, and set it as TICKETRUSH_WEBHOOK_SECRETS here and at the nodes"
+        )
     if len(webhook_url) > URLS_MAX:
         raise UsageError(f"{len(webhook_url)} webhook URLs are more than {URLS_MAX}")
     for url in webhook_url:

@@ -22,7 +22,7 @@ from ticketrush.cli.flags import Config, flag, setting, settings_of
 from ticketrush.cluster.keeper import Keeper
 from ticketrush.cluster.plan import SHARED
 from ticketrush.cluster.program import Program
-from ticketrush.errors import SettingsError
+from ticketrush.errors import JournalError, SettingsError
 from ticketrush.http import server
 from ticketrush.settings import Settings, variable_of, without_password
 from ticketrush.wiring import make_tables
@@ -76,6 +76,7 @@ def serve(
             f"stat_log = {settings.stat_log} (from {settings.origin('stat_log')}): only a demo writes it, one line a "
             "request to /buy/ticket; add --demo UNITS, or leave it out."
         )
+    _check_folder(settings)
     logs.configure(settings.log_level, settings.log_format)
     if settings.orders.startswith(FILE):  # a file of our own; a database for many is its operator's to change
         asyncio.run(make_tables(settings.orders))
@@ -87,6 +88,15 @@ def serve(
             _announce(placed, url, as_json=as_json)
 
         server.serve(placed, announce=started)
+
+
+def _check_folder(settings: Settings) -> None:
+    """Raises JournalError if not even a place for the ledger's file is there."""
+    if settings.ledger.startswith(FILE) and not settings.ledger_path.parent.is_dir():
+        raise JournalError(
+            f"the ledger {settings.ledger}: the folder {settings.ledger_path.parent} does not exist: make it, or name "
+            "another file with --ledger"
+        )
 
 
 @contextlib.contextmanager

@@ -21,8 +21,10 @@ from ticketrush.cli import output
 from ticketrush.cli.app import Exit, UsageError
 from ticketrush.cli.flags import Config, flag, setting, settings_of
 from ticketrush.cluster.backoffice import BackOffice
+from ticketrush.cluster.errors import NotInstalled
 from ticketrush.cluster.plan import NODES_MAX, SHARED, WORKERS_MAX, ClusterPlan, parse_weights
 from ticketrush.cluster.up import Cluster, cluster
+from ticketrush.cluster.valkey import find_program
 from ticketrush.settings import without_password
 
 EPILOG = """Examples: `ticketrush up --demo 10000` sells 10,000 tickets at two nodes, without tokens. ·
@@ -163,6 +165,11 @@ def _plan(
         raise UsageError(
             f"--redis {redis!r} is not the URL of a Redis or Valkey; write it like redis://127.0.0.1:6379/0"
         )
+    if redis is None:
+        try:
+            find_program()
+        except NotInstalled as error:
+            raise NotInstalled(f"{error}, or name a running one with --redis URL") from None
     settings = settings_of(ctx)
     flags: list[str] = []
     if settings.demo is not None:

@@ -63,6 +63,8 @@ class Keeper:
                 self._program.launch()
             except (ClusterError, OSError) as failure:
                 log.warning("program_not_started", program=self._program.name, error=str(failure))
+            else:
+                log.info("program_started_again", program=self._program.name, pid=self._program.pid)
 
     def _pass_on(self) -> None:
         """What it has written to its log since the last time, to our standard error."""

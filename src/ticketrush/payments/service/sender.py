@@ -13,6 +13,7 @@ import aiohttp
 from ticketrush import logs
 from ticketrush.payments.service.book import Book, Delivery
 from ticketrush.payments.signatures import sign
+from ticketrush.payments.wording import why_silent
 
 AT_ONCE: Final = 64
 """Webhooks under way at a time."""
@@ -120,7 +121,7 @@ class Sender:
                 said = (await answer.content.read(500)).decode(errors="replace")
                 log.warning("webhook_refused", webhook=delivery.message, status=answer.status, said=said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.info("webhook_unanswered", webhook=delivery.message, error=repr(error))
+            log.info("webhook_unanswered", webhook=delivery.message, error=why_silent(error, TIMEOUT_S))
         return False
 
 

@@ -115,6 +115,19 @@ def test_the_command_prints_the_shares_and_leaves_nothing(tmp_path: Path) -> Non
     said = demonstrate(tmp_path, "--requests", "30", "--keep", str(kept))
     assert said.startswith("30 × GET /buy/ticket, 30 at once, policy weighted: 0 failed\n")
     assert len((kept / "access.log").read_text().splitlines()) == 30, "of this time alone"
+    assert "one address" not in said
+
+
+@pytest.mark.parametrize(
+    ("policy", "columns", "explained"),
+    [("round-robin", ["node", "requests", "share"], 0), ("ip-hash", ["node", "weight", "requests", "share"], 1)],
+)
+def test_the_command_shows_what_the_policy_heeds(
+    tmp_path: Path, policy: str, columns: list[str], explained: int
+) -> None:
+    _, head, *lines = demonstrate(tmp_path, "--requests", "20", "--policy", policy).splitlines()
+    assert head.split() == columns
+    assert lines.count("all requests came from one address, so to one node") == explained
 
 
 def test_the_command_refuses_the_folder_of_a_front_door(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_what_was_measured_is_said_in_words() -> None:
     figures = {"rpo_reservations": 0.0, "last_unanswered_s": 0.0, "route_s": 2.906}
     assert measured(figures) == [
         ("2.91 s", "until the router led nobody there any more"),
-        ("all", "new requests were answered"),
+        ("", "all new requests were answered"),
     ]
 
 

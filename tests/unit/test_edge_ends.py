@@ -54,6 +54,22 @@ def test_a_folder_that_takes_no_files_is_told(command: str) -> None:
     assert "name another folder with --out" in said
 
 
+@pytest.mark.parametrize("command", ["lvs", "ospf"])
+def test_a_layer_that_is_not_in_the_file_is_2_as_the_help_says(command: str) -> None:
+    Path("cluster.toml").write_text(NODE)
+    code, said = run(command)
+    assert code == 2
+    assert "has no such layer" in said
+    assert "2 if not: the cluster file makes no sense or has no such layer" in run(command, "--help")[1]
+
+
+def test_the_commands_stand_in_the_order_in_which_they_are_used() -> None:
+    help_ = run("--help")[1]
+    commands = ["example", "nginx", "lvs", "ospf", "check", "demo", "lab"]
+    places = [help_.index(f"│ {name} ") for name in commands]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize(
     ("missing", "steps"),
     [

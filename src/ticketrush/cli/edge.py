@@ -40,19 +40,30 @@ def example() -> None:
 
 @app.command("nginx")
 def render_nginx(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
-    """Render nginx.conf for the proxies: shares, health, retries, limits, TLS, and "sold out" at the edge."""
+    """Render nginx.conf for the proxies: shares, health, retries, limits, TLS, and "sold out" at the edge.
+
+    Exit code 0 if it is written, 2 if not: the cluster file makes no sense, or the folder takes no files.
+    """
     _render("nginx", cluster, out, as_json=as_json)
 
 
 @app.command("lvs")
 def render_lvs(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
-    """Render keepalived.conf for each balancer: the virtual server, its weights and health checks, and VRRP."""
+    """Render keepalived.conf for each balancer: the virtual server, its weights and health checks, and VRRP.
+
+    Exit code 0 if it is written, 2 if not: the cluster file makes no sense or has no such layer (it has no
+    balancers), or the folder takes no files.
+    """
     _render("lvs", cluster, out, as_json=as_json)
 
 
 @app.command("ospf")
 def render_ospf(cluster: ClusterPath = CLUSTER, out: Out = _OUT, as_json: Json = False) -> None:
-    """Render FRR's configuration for balancers and routers: the virtual address over equal-cost paths."""
+    """Render FRR's configuration for balancers and routers: the virtual address over equal-cost paths.
+
+    Exit code 0 if it is written, 2 if not: the cluster file makes no sense or has no such layer (it names no
+    network of OSPF), or the folder takes no files.
+    """
     _render("ospf", cluster, out, as_json=as_json)
 
 

@@ -130,10 +130,18 @@ def _show(plan: DemoPlan, door: FrontDoor, counts: list[int], failed: int) -> No
     asked = f"{plan.requests} × GET {demonstration.PATH}, {plan.at_once} at once"
     output.say(f"{asked}, policy {plan.policy}: {failed} failed", "bold")
     most, whole = max(*counts, 1), max(sum(counts), 1)
+    heeds = plan.policy != "round-robin"
     rows = [
-        (node.name, str(node.weight), str(count), f"{count / whole:.1%}", "█" * round(BAR * count / most))
+        (node.name, *([str(node.weight)] if heeds else []), str(count), f"{count / whole:.1%}", _bar(count / most))
         for node, count in zip(door.nodes, counts, strict=True)
     ]
-    output.table(("node", "weight", "requests", "share", ""), rows, right=("weight", "requests", "share"))
+    right = ["weight", "requests", "share"] if heeds else ["requests", "share"]
+    output.table(("node", *right, ""), rows, right=right)
+    if plan.policy == "ip-hash":
+        output.say("all requests came from one address, so to one node")
     if plan.folder not in door.nginx.folder.parents:
         output.say(f"  configuration and logs of Nginx   {door.nginx.folder}")
+
+
+def _bar(part: float) -> str:
+    return "█" * round(BAR * part)

@@ -37,8 +37,8 @@ _ANSWERED: Final = frozenset({Fate.DONE, Fate.REFUSED})
 
 
 _IF_NONE: Final = {
-    "last_unanswered_s": "new requests were answered",
-    "last_repeat_unanswered_s": "repeated requests were answered",
+    "last_unanswered_s": "all new requests were answered",
+    "last_repeat_unanswered_s": "all repeated requests were answered",
 }
 
 
@@ -172,7 +172,7 @@ def curve_of(seen: Seen) -> dict[str, list[int]]:
 def measured(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     """How long, and what, for those of `figures` that are seconds: [("2.91 s", "until the router ..."), ...]."""
     return [
-        ("all", _IF_NONE[name]) if name in _IF_NONE and not figures[name] else (f"{figures[name]:.2f} s", text)
+        ("", _IF_NONE[name]) if name in _IF_NONE and not figures[name] else (f"{figures[name]:.2f} s", text)
         for name, text in FIGURES.items()
         if name in figures
     ]

@@ -21,8 +21,8 @@ _COLUMNS: Final = (
     "trans-\nactions\na sale",
 )
 
-RATE_REQUESTS_MIN: Final = 1_000
-"""Fewer are over before anything is warm."""
+BUYERS_MIN: Final = 1_000
+"""Fewer have come before anything is warm."""
 
 _MEANING: Final = """oversold      told success, but no ticket was left when they paid
 undersold     left unpaid at the end, though somebody still wanted it
@@ -41,6 +41,11 @@ def summary(comparison: Comparison) -> Group:
         table.add_row(*_row(of))
     crowd = f"{units(options.buyers, 'buyer')}, {units(options.tickets, 'ticket')}, {options.abandon:.0%} never pay"
     parts: list[RenderableType] = [Text(), Text(crowd, "bold"), Text(), table, Text(), Text(_MEANING, "dim")]
+    if options.buyers < BUYERS_MIN:
+        few = (
+            f"{units(options.buyers, 'buyer')} are too few for requests a second and p99: take them for no measurement"
+        )
+        parts.append(Text(few, "yellow"))
     parts += [Text(line, "red") for of in comparison.measured for line in troubles(of)]
     return Group(*parts)
 
@@ -70,9 +75,6 @@ def troubles(of: Measured) -> list[str]:
     figures, lines = of.figures, []
     if not figures.complete:
         lines.append(f"{of.name}: only {units(figures.buyers, 'buyer')} came before the time limit")
-    if figures.requests < RATE_REQUESTS_MIN:
-        asked = units(figures.requests, "request")
-        lines.append(f"{of.name}: {asked} are too few for requests a second and p99; let more --buyers come")
     if figures.undersold and of.held:
         lines.append(
             f"{of.name}: {units(of.held, 'unit')} still held when the crowd's patience ended; give it more --patience, "

@@ -88,8 +88,10 @@ class Plays:
 @pytest.fixture(scope="module")
 def plays(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plays]:
     """Those that the tests of this run want."""
-    wanted = [item.callspec.params.get("found") for item in request.session.items if hasattr(item, "callspec")]
-    names = dict.fromkeys(name for name in wanted if isinstance(name, str))  # each once
+    ours = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    names = dict.fromkeys(
+        item.callspec.params["found"] for item in ours if "found" in item.callspec.params
+    )  # each once
     made = Plays([*names], tmp_path_factory.mktemp("plays"))
     try:
         yield made

@@ -24,7 +24,7 @@ from ticketrush import logs
 from ticketrush._version import __version__
 from ticketrush.admission.tokens import Tokens
 from ticketrush.bench import BenchError, BenchOptions
-from ticketrush.cli import app, output
+from ticketrush.cli import app, help_page, output
 from ticketrush.cli.app import CODES, Exit, RefusedError, UnreachableError, code_of
 from ticketrush.crowd.errors import NoAnswer, Stopped
 from ticketrush.crowd.options import RushOptions
@@ -143,6 +143,16 @@ def test_no_help_is_cut_off_on_a_narrow_terminal(name: str, monkeypatch: pytest.
     for command, flag in FLAGS:
         if command == name:
             assert flag.envvar in whole
+
+
+def test_a_typer_whose_parts_have_moved_still_shows_its_own_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    def moved(*_: object) -> None:
+        raise AttributeError("display_type_rich")
+
+    monkeypatch.setattr(help_page, "_flag_of", moved)
+    shown = run("serve", "--help")
+    assert shown.exit_code == 0
+    assert "--ledger" in shown.stdout
 
 
 def test_examples_are_one_a_line() -> None:

@@ -7,7 +7,7 @@ columns 20 are left for the words, and what is longer, such as the name of a var
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import typer
@@ -29,12 +29,16 @@ _EXAMPLES: Final = re.compile(r"(Examples?[^:`]*:) (.*?)(?:(?:\. | · |\s)(Exit 
 
 def install(app: typer.Typer) -> None:
     """Let typer print flags and arguments in this way, and the examples of all commands of `app` one a line."""
-    rich_utils._print_options_panel = _print_panel
+    rich_utils._print_options_panel = _ours_or(rich_utils._print_options_panel)
+    _list_examples(app)
+
+
+def _list_examples(app: typer.Typer) -> None:
     for command in app.registered_commands:
         command.epilog = one_a_line(command.epilog or "")
     for group in app.registered_groups:
         if group.typer_instance is not None:
-            install(group.typer_instance)
+            _list_examples(group.typer_instance)
 
 
 def one_a_line(epilog: str) -> str:
@@ -44,6 +48,18 @@ def one_a_line(epilog: str) -> str:
         return epilog
     head, examples, more = found.groups()
     return "\n".join((head, "", *(f"- {each}" for each in examples.split(" · ")), "", more or "")).strip()
+
+
+def _ours_or(typers: Callable[..., None]) -> Callable[..., None]:
+    """Our panel; typer's own if this typer has moved the inner parts that ours is made of."""
+
+    def print_panel(**about: Any) -> None:
+        try:
+            _print_panel(**about)
+        except (AttributeError, TypeError):
+            typers(**about)
+
+    return print_panel
 
 
 def _print_panel(*, name: str, params: Sequence[Any], ctx: Any, markup_mode: Any, console: Console) -> None:

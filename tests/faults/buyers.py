@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,11 +22,23 @@ CONNECTIONS: Final = 40
 LIMIT: Final = 4
 HOLD_S: Final = 0.4
 RESTOCK_KEY: Final = "restock"
+KNOWN_S: Final = 5.0
+"""Within which an operator's call is answered for certain, once all nodes sell."""
 
 Ask = tuple[str, str, int]
 """Buyer, key, quantity."""
 
 _REFUSALS: Final = {"sold_out", "all_held", "purchase_limit", "not_open", "unknown_sale", "unavailable"}
+
+
+async def told(call: Callable[[], Awaitable[Answer]]) -> Answer:
+    """The answer, asked for again while it is not known: the replica of a new primary may still be on its way to it."""
+    until_s = time.monotonic() + KNOWN_S
+    while True:
+        answer = await call()
+        if answer.status != 503 or time.monotonic() > until_s:
+            return answer
+        await asyncio.sleep(0.1)
 
 
 @dataclass
@@ -80,12 +94,12 @@ class Sale:
     async def prepare(self, line: Line) -> None:
         """Create and open the sale, and add stock; doing it again is harmless."""
         items = [{"id": "second", "capacity": self.capacity, "purchase_limit": LIMIT, "price_minor": 500}]
-        put = await line.call("PUT", self.path, {"items": items, "hold_window_s": HOLD_S})
+        put = await told(lambda: line.call("PUT", self.path, {"items": items, "hold_window_s": HOLD_S}))
         assert put.status in {200, 201}, put
-        opened = await line.call("POST", f"{self.path}/open")
+        opened = await told(lambda: line.call("POST", f"{self.path}/open"))
         assert opened.status == 200, opened
         stock = f"{self.path}/items/second/stock"
-        added = await line.call("POST", stock, {"units": self.restock}, key=RESTOCK_KEY)
+        added = await told(lambda: line.call("POST", stock, {"units": self.restock}, key=RESTOCK_KEY))
         assert added.status == 200, added
 
     def _ask(self, quantity: int) -> Ask:

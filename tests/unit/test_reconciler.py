@@ -268,6 +268,18 @@ async def test_a_repair_that_the_store_refuses_is_a_contradiction(tmp_path: Path
 
 
 @in_loop
+async def test_a_repair_of_an_order_that_the_store_will_not_take_at_all_is_one_too(tmp_path: Path) -> None:
+    unwritable = ev.Held(1_000, "o", "g1", "second", "ann\0", 1, "", 2_000)
+    async with world(tmp_path, unwritable, made("other")) as here:
+        found = await here.compared()
+
+        assert (found.contradicting_orders, found.repaired_orders) == (["o"], ["other"])
+        (words,) = found.contradicting_words
+        assert words.startswith("the ledger has it held (1970-01-01T00:00:01.000Z), the store has no such order: ")
+        assert "NUL" in words
+
+
+@in_loop
 async def test_what_the_ledger_has_forgotten_is_told_and_stays(tmp_path: Path) -> None:
     told = [held("gone"), held("older"), paid("older"), held("o"), paid("half")]
     async with world(tmp_path, made("o"), made("older"), told=told) as here:

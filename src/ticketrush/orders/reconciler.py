@@ -169,8 +169,7 @@ class Reconciler:
     async def _tell_contradiction(self, found: Differences, row: m.Reservation, why: str = "") -> None:
         """Count it, and say what contradicts; `why` is what the store says to the ledger's record, if it was told."""
         if len(found.contradicting_words) < TOLD_MAX:
-            order = await self._store.order(row.id)
-            assert order is not None, "orders stay"
+            order = await self._store.order(row.id)  # None: there was none, and the store refuses to write it
             found.contradicting_words.append(_contradiction(row, order, why))
         _tell(found, "contradict", row.id)
 
@@ -208,12 +207,16 @@ def _repair_of(row: m.Reservation, known: OrderState | None, now_ms: int) -> Rep
     return Repair(row.id, before, row.state.value, reason, now_ms)
 
 
-def _contradiction(row: m.Reservation, order: Order, why: str) -> str:
+def _contradiction(row: m.Reservation, order: Order | None, why: str) -> str:
+    words = f"the ledger has it {row.state.value} ({_facts(row.changed_at_ms, row.payment)}), the store "
+    words += _as_stored(order) if order is not None else "has no such order"
+    return f"{words}: {why}" if why else words
+
+
+def _as_stored(order: Order) -> str:
     ends = order.paid_at_ms, order.cancelled_at_ms, order.expired_at_ms, order.refunded_at_ms
     at_ms = max((end for end in ends if end is not None), default=order.held_at_ms or 0)
-    ledger, store = _facts(row.changed_at_ms, row.payment), _facts(at_ms, order.payment)
-    words = f"the ledger has it {row.state.value} ({ledger}), the store {order.state.value} ({store})"
-    return f"{words}: {why}" if why else words
+    return f"{order.state.value} ({_facts(at_ms, order.payment)})"
 
 
 def _facts(at_ms: int, payment: str) -> str:

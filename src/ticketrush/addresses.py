@@ -19,6 +19,7 @@ FILE: Final = "sqlite:///"
 """How the URL of a file begins."""
 
 _BROKER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):[1-9][0-9]{0,4}", re.ASCII)
+"""Host and port; an IPv6 address stands in brackets."""
 _SECRETS: Final = ("password=", "user=", "passfile=", "sslpassword=")
 
 
@@ -81,15 +82,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def is_broker(text: str) -> bool:
-    """Whether `text` is HOST:PORT, as a broker of Kafka is named."""
-    return _BROKER.fullmatch(text) is not None
+def check_brokers(text: str) -> None:
+    """Raises ValueError, with what to write, unless `text` names brokers of Kafka."""
+    if not all(_BROKER.fullmatch(each.strip()) for each in text.split(",")):
+        raise ValueError("write HOST:PORT, several of them separated by commas, without a scheme like http://")
 
 
-def is_web(url: str) -> bool:
-    """Whether `url` is http:// or https:// with a host, and has no query."""
+def check_web(url: str) -> None:
+    """Raises ValueError, with what to write, unless `url` is http:// or https:// with a host, and has no query."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and not (parts.query or parts.fragment)
+        is_sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and not (parts.query or parts.fragment)
     except ValueError:
-        return False
+        is_sound = False
+    if not is_sound:
+        raise ValueError("write http://HOST:PORT or https://HOST, without a query")

@@ -31,7 +31,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ticketrush.addresses import FILE, check_ledger, check_orders, is_broker, is_loopback, is_web, without_password
+from ticketrush.addresses import (
+    FILE,
+    check_brokers,
+    check_ledger,
+    check_orders,
+    check_web,
+    is_loopback,
+    without_password,
+)
 from ticketrush.credentials import SECRET_SETTINGS, check_setting, shown, shown_as_given
 from ticketrush.errors import SettingsError
 
@@ -41,8 +49,8 @@ ENV_PREFIX: Final = "TICKETRUSH_"
 CONFIG_FILE: Final = Path("ticketrush.toml")
 """Read from the working directory when no other file is named, if it is there."""
 
-
-"""Host and port; an IPv6 address stands in brackets."""
+_ADDRESSES: Final = {"orders": check_orders, "kafka": check_brokers, "payment_gateway": check_web}
+"""Settings that may be empty, and who knows what else they may be."""
 
 
 def _setting(default: object, unit: str, description: str, **bounds: Any) -> Any:
@@ -221,25 +229,11 @@ class Settings(BaseSettings):
         check_ledger(value)
         return value
 
-    @field_validator("orders")
+    @field_validator(*_ADDRESSES)
     @classmethod
-    def _store_is_known(cls, value: str) -> str:
+    def _address_is_known(cls, value: str, info: ValidationInfo) -> str:
         if value:
-            check_orders(value)
-        return value
-
-    @field_validator("kafka")
-    @classmethod
-    def _brokers_have_ports(cls, value: str) -> str:
-        if value and not all(is_broker(each.strip()) for each in value.split(",")):
-            raise ValueError("write HOST:PORT, several of them separated by commas, without a scheme like http://")
-        return value
-
-    @field_validator("payment_gateway")
-    @classmethod
-    def _gateway_is_on_the_web(cls, value: str) -> str:
-        if value and not is_web(value):
-            raise ValueError("write http://HOST:PORT or https://HOST, without a query")
+            _ADDRESSES[str(info.field_name)](value)
         return value
 
     @field_validator(*SECRET_SETTINGS, mode="before")

@@ -4,7 +4,7 @@
 #
 # Nginx bounds the headers, but of a body only the gaps in it: who sends a byte a second stays. The kernel knows who that
 # is: a client that goes on sending, and has been sent nothing since it began. It is told of that connection to end it
-# (ss --kill: Linux with CONFIG_INET_DIAG_DESTROY, which Debian, Ubuntu and RHEL have). IPv4 alone, as nginx.conf listens.
+# (ss --kill: Linux with CONFIG_INET_DIAG_DESTROY, as that of Debian 12). IPv4 alone, as nginx.conf listens.
 set -u
 PATH="${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin"
 export LC_ALL=C

@@ -220,6 +220,17 @@ class Server:
         report: dict[str, Any] = self.call("GET", "/v1/audit").json()
         return report
 
+    def journal(self, limit: int = 10_000) -> list[dict[str, Any]]:
+        """The whole journal, read in pages of `limit` events."""
+        events: list[dict[str, Any]] = []
+        after: int | None = 0
+        while after is not None:
+            page = self.call("GET", f"/v1/audit/events?after={after}&limit={limit}").json()
+            assert len(page["events"]) <= limit
+            events += page["events"]
+            after = page["next"]
+        return events
+
 
 @contextlib.contextmanager
 def running(

@@ -489,6 +489,15 @@ def test_create_sends_the_sale_and_opens_it(site: tuple[str, type[Answers]]) -> 
     assert "55,300 CNY" in result.stdout
 
 
+@pytest.mark.parametrize("hold", ["0", "-1", "nan", "inf", "1e12", "soon"])
+def test_a_hold_that_is_no_time_is_refused_before_anything_is_sent(site: tuple[str, type[Answers]], hold: str) -> None:
+    url, server = site
+    result = run("sale", "create", "g1", "--item", "a=1", "--hold", hold, env={"TICKETRUSH_URL": url})
+    assert result.exit_code == 2
+    assert "--hold" in result.stderr
+    assert server.asked == []
+
+
 @pytest.mark.parametrize(
     ("sale", "words"),
     [

@@ -15,6 +15,7 @@ from ticketrush.cli import output
 from ticketrush.cli.app import Commands, UsageError
 from ticketrush.cli.client import Client, segment
 from ticketrush.cli.flags import URL_DEFAULT, Token, Url, flag
+from ticketrush.model import HOLD_WINDOW_MS_MAX
 
 app = typer.Typer(
     cls=Commands,
@@ -59,7 +60,15 @@ def create(
         str | None, flag("SALE_CREATE_CLOSES_AT", "When it closes, ISO 8601 UTC.", "--closes-at", metavar="TIME")
     ] = None,
     hold_window_s: Annotated[
-        float, flag("SALE_CREATE_HOLD", "How long a buyer may take to pay, in seconds.", "--hold", metavar="SECONDS")
+        float,
+        flag(
+            "SALE_CREATE_HOLD",
+            "How long a buyer may take to pay, in seconds.",
+            "--hold",
+            metavar="SECONDS",
+            min=0.001,
+            max=HOLD_WINDOW_MS_MAX / 1_000,
+        ),
     ] = 300,
     open_now: Annotated[bool, flag("SALE_CREATE_OPEN", "Open it at once.", "--open")] = False,
     url: Url = URL_DEFAULT,

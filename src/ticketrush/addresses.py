@@ -6,7 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 REDIS_SCHEMES: Final = tuple(
     f"{secure}{kind}://" for secure in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")
@@ -18,8 +18,12 @@ POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
 FILE: Final = "sqlite:///"
 """How the URL of a file begins."""
 
-_BROKER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):[1-9][0-9]{0,4}", re.ASCII)
+_HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):[1-9][0-9]{0,4}", re.ASCII)
 """Host and port; an IPv6 address stands in brackets."""
+_UNREADABLE: Final = (
+    "this URL cannot be read. A port is 1 to 65535; characters like / ? # @ : in a password are written "
+    "percent-encoded (%2F %3F %23 %40 %3A)"
+)
 _SECRETS: Final = ("password=", "user=", "passfile=", "sslpassword=")
 
 
@@ -41,8 +45,9 @@ def absolute(url: str) -> str:
 
 
 def check_ledger(url: str) -> None:
-    """Raises ValueError, with what to write, for a URL that can be of no ledger."""
+    """Raises ValueError, with what to write, for a URL that can be of no ledger. No word of it is the URL's."""
     if url.startswith(REDIS_SCHEMES):
+        _check_redis(url)
         return
     path = url.removeprefix(FILE)
     if path == url:
@@ -51,25 +56,43 @@ def check_ledger(url: str) -> None:
         raise ValueError("it names no file; write sqlite:///FILE")
 
 
+def _check_redis(url: str) -> None:
+    """Raises ValueError unless the client of Redis reads this URL as it was meant."""
+    kind = url.partition(":")[0].partition("+")[2]
+    parts = _cut(url, many_hosts=kind == "sentinel")
+    hosts, path = parts.netloc.rpartition("@")[2], parts.path.strip("/")
+    if kind == "sentinel":
+        if not path or "/" in path or not all(_HOST_AND_PORT.fullmatch(each) for each in hosts.split(",")):
+            raise ValueError("write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
+    elif kind == "cluster":
+        if not parts.hostname or path.strip("0"):
+            raise ValueError("write redis+cluster://HOST:PORT with one of its servers; a cluster has only database 0")
+    elif path and not path.isdecimal():
+        raise ValueError("write redis://HOST:PORT/NUMBER, with the number of the database")
+
+
 def check_orders(url: str) -> None:
     """Raises ValueError, with what to write, for a URL that can be of no order store. No word of it is the URL's."""
     if url.partition(":")[0] in POSTGRES_SCHEMES:
-        try:
-            parts = urlsplit(url)
-            is_sound = (parts.port or 1) > 0 and "@" not in parts.path + parts.query
-        except ValueError:
-            is_sound = False
-        if not is_sound:
-            raise ValueError(
-                "this URL cannot be read. Write characters like / ? # @ : in the password percent-encoded "
-                "(%2F %3F %23 %40 %3A)"
-            )
+        _cut(url)
         return
     path = url.removeprefix(FILE)
     if path == url or not path.strip("/"):
         raise ValueError(
             "write sqlite:///FILE, or sqlite:////FILE for a path from the root, or postgresql://USER@HOST:PORT/DATABASE"
         )
+
+
+def _cut(url: str, *, many_hosts: bool = False) -> SplitResult:
+    """The parts of a URL. Raises ValueError where a password may have been cut in two, or a port is none."""
+    try:
+        parts = urlsplit(url)
+        port = None if many_hosts else parts.port
+    except ValueError:  # not raised on: its text may have a part of the password in it
+        raise ValueError(_UNREADABLE) from None
+    if port == 0 or "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError(_UNREADABLE)
+    return parts
 
 
 def is_loopback(host: str) -> bool:
@@ -84,7 +107,7 @@ def is_loopback(host: str) -> bool:
 
 def check_brokers(text: str) -> None:
     """Raises ValueError, with what to write, unless `text` names brokers of Kafka."""
-    if not all(_BROKER.fullmatch(each.strip()) for each in text.split(",")):
+    if not all(_HOST_AND_PORT.fullmatch(each.strip()) for each in text.split(",")):
         raise ValueError("write HOST:PORT, several of them separated by commas, without a scheme like http://")
 
 
@@ -92,7 +115,8 @@ def check_web(url: str) -> None:
     """Raises ValueError, with what to write, unless `url` is http:// or https:// with a host, and has no query."""
     try:
         parts = urlsplit(url)
-        is_sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and not (parts.query or parts.fragment)
+        is_sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        is_sound = is_sound and not (parts.query or parts.fragment)
     except ValueError:
         is_sound = False
     if not is_sound:

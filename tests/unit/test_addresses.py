@@ -1,10 +1,10 @@
-"""What of a URL may be shown."""
+"""What of a URL may be shown, and which are refused."""
 
 from __future__ import annotations
 
 import pytest
 
-from ticketrush.addresses import without_password
+from ticketrush.addresses import check_ledger, check_web, without_password
 from ticketrush.errors import SettingsError
 from ticketrush.wiring import store_of
 
@@ -38,3 +38,53 @@ def test_a_store_whose_url_can_be_cut_in_two_ways_is_refused_without_its_passwor
     with pytest.raises(SettingsError, match="percent-encoded") as refused:
         store_of(url)
     assert "hu" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis://h",
+        "rediss://me:hush@h:6379/3?ssl_ca_certs=/ca.pem",
+        "redis://[::1]:6379",
+        "redis+cluster://h:7000",
+        "rediss+cluster://:hush@h:7000/0",
+        "redis+sentinel://a:26379,b:26380/shop",
+        "redis+sentinel://:hush@a:26379/shop",
+        "sqlite:///sale.db",
+    ],
+)
+def test_a_ledger_is_taken_as_it_is_written(url: str) -> None:
+    check_ledger(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("redis://[::1", "percent-encoded"),
+        ("redis://h:port", "percent-encoded"),
+        ("redis://h:99999", "percent-encoded"),
+        ("redis://:hu/sh@h", "percent-encoded"),
+        ("redis://:12/hush@h", "percent-encoded"),
+        ("redis://:12#hush@h", "percent-encoded"),
+        ("redis+sentinel://:12?hush@a:1/shop", "percent-encoded"),
+        ("redis://h/shop", "NUMBER"),
+        ("redis+cluster://", "HOST:PORT"),
+        ("redis+cluster://h:7000/3", "database 0"),
+        ("redis+sentinel://a:26379", "SERVICE"),
+        ("redis+sentinel://a/shop", "HOST:PORT,HOST:PORT/SERVICE"),
+        ("redis+sentinel://a:1,/shop", "HOST:PORT,HOST:PORT/SERVICE"),
+        ("redsi://:hush@h", "redis://HOST:PORT"),
+        ("sqlite:///", "FILE"),
+    ],
+)
+def test_a_ledger_that_cannot_be_meant_is_refused_without_its_password(url: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice) as refused:
+        check_ledger(url)
+    assert "hu" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://h:99999", "http://", "ftp://h", "http://h/?a=1", "h:80"])
+def test_what_is_no_server_of_the_web_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="http://HOST:PORT"):
+        check_web(url)

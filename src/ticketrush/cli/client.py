@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import http.client
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
+from ticketrush.addresses import check_web
 from ticketrush.cli.app import RefusedError, UnreachableError, UsageError
 
 TIMEOUT_S: Final = 30.0
@@ -21,15 +22,13 @@ class Client:
     """Talks to the server at `url`, showing `token` if there is one."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        parts = urlsplit(url)
         try:
-            port = parts.port
+            check_web(url)
         except ValueError:
-            port = -1
-        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
-            raise UsageError(f"{url!r} is not the URL of a server; write it like http://127.0.0.1:8000")
+            raise UsageError(f"{url!r} is not the URL of a server; write it like http://127.0.0.1:8000") from None
+        parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, port, timeout=TIMEOUT_S)
+        self._connection = kind(str(parts.hostname), parts.port, timeout=TIMEOUT_S)
         self._url = url
         self._base = parts.path.rstrip("/")
         self._headers = {"Accept": "application/json", "Connection": "close"}
@@ -87,8 +86,3 @@ class Client:
             advice = " An operator's token comes from `ticketrush token mint --operator`; give it as TICKETRUSH_TOKEN."
         what = str(answer.get("detail") or answer.get("title") or "no reason given")
         raise RefusedError(f"{what.rstrip('.')} ({answer.get('code', 'no code')}, HTTP {status}).{advice}")
-
-
-def segment(name: str) -> str:
-    """`name` as one part of a path."""
-    return quote(name, safe="")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ticketrush.cli import output
 from ticketrush.cli.app import Commands, UsageError
-from ticketrush.cli.client import Client, segment
+from ticketrush.cli.client import Client
 from ticketrush.cli.flags import URL_DEFAULT, Token, Url, flag
 from ticketrush.model import HOLD_WINDOW_MS_MAX
 
@@ -76,7 +76,7 @@ def create(
     as_json: Annotated[bool, _json("CREATE")] = False,
 ) -> None:
     """Put a sale on the server. The same sale again is harmless; another one of that id is refused."""
-    _check_name("sale", sale)
+    path = _path(sale)
     _check_time("--opens-at", opens_at)
     _check_time("--closes-at", closes_at)
     whole = int(hold_window_s) if hold_window_s == int(hold_window_s) else hold_window_s
@@ -86,9 +86,9 @@ def create(
     if closes_at is not None:
         body["closes_at"] = closes_at
     client = Client(url, token)
-    answer = client.call("PUT", f"/v1/sales/{segment(sale)}", body)
+    answer = client.call("PUT", path, body)
     if open_now:
-        answer = client.call("POST", f"/v1/sales/{segment(sale)}/open")
+        answer = client.call("POST", f"{path}/open")
     _print(answer, as_json=as_json)
 
 
@@ -100,7 +100,7 @@ def show(
     as_json: Annotated[bool, _json("SHOW")] = False,
 ) -> None:
     """Show a sale and its levels: available, held, sold."""
-    _print(Client(url, token).call("GET", f"/v1/sales/{segment(sale)}"), as_json=as_json)
+    _print(Client(url, token).call("GET", _path(sale)), as_json=as_json)
 
 
 @app.command("hash")
@@ -116,7 +116,7 @@ def ticket_hash(
     ticket when it is taken, not when it is paid. ticket_hash_key is the whole sale, then each item.
     The ledger may be of any kind; none keeps such a hash (docs/operating.md says what Redis has instead).
     """
-    items = Client(url, token).call("GET", f"/v1/sales/{segment(sale)}").get("items", [])
+    items = Client(url, token).call("GET", _path(sale)).get("items", [])
     hashes = {f"ticket_hash_key:{item['id']}": _numbers(item) for item in items}
     fields = ("ticket_total_nums", "ticket_sold_nums")
     hashes = {"ticket_hash_key": {field: sum(each[field] for each in hashes.values()) for field in fields}} | hashes
@@ -144,7 +144,7 @@ def open_sale(
     as_json: Annotated[bool, _json("OPEN")] = False,
 ) -> None:
     """Open a sale now."""
-    _print(Client(url, token).call("POST", f"/v1/sales/{segment(sale)}/open"), as_json=as_json)
+    _print(Client(url, token).call("POST", f"{_path(sale)}/open"), as_json=as_json)
 
 
 @app.command()
@@ -155,7 +155,7 @@ def close(
     as_json: Annotated[bool, _json("CLOSE")] = False,
 ) -> None:
     """Close a sale now. Holds stay valid and may be paid until they expire."""
-    _print(Client(url, token).call("POST", f"/v1/sales/{segment(sale)}/close"), as_json=as_json)
+    _print(Client(url, token).call("POST", f"{_path(sale)}/close"), as_json=as_json)
 
 
 @app.command(
@@ -183,11 +183,12 @@ def add_stock(
     """Add units to an item, once for each key."""
     if not units.isdecimal() or not int(units):
         raise UsageError(f"UNITS is {units!r}: write how many units more, 1 at least; stock cannot be taken away")
+    _check_name("item", item)
+    path = f"{_path(sale)}/items/{item}/stock"
     used = key or f"cli-{secrets.token_hex(8)}"
     if key is None:
         # Printed before the call: after a lost answer, only the same key makes a repetition harmless.
         output.say(f"key {used} (repeat with --key {used} if the answer gets lost)", aside=True)
-    path = f"/v1/sales/{segment(sale)}/items/{segment(item)}/stock"
     _print(Client(url, token).call("POST", path, {"units": int(units)}, key=used), as_json=as_json)
 
 
@@ -225,6 +226,12 @@ def _whole(value: str, text: str, *, least: int = 0) -> int:
     if number < least:
         raise UsageError(f"--item {text}: {number} is too few; write {least} or more")
     return number
+
+
+def _path(sale: str) -> str:
+    """The path of a sale on the server. Raises UsageError for what names none."""
+    _check_name("sale", sale)
+    return f"/v1/sales/{sale}"
 
 
 def _check_name(what: str, name: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
-from urllib.parse import urlsplit
 
+from ticketrush.addresses import POSTGRES_SCHEMES, check_orders
 from ticketrush.crowd.errors import OptionError
 from ticketrush.crowd.options import RushOptions, bounds_of
 
@@ -60,8 +60,12 @@ class StrategyOptions:
             return
         if "postgres" not in self.databases:
             raise OptionError("postgres is for --database postgres or both; say which, or leave out --postgres")
-        if urlsplit(self.postgres).scheme not in {"postgres", "postgresql"}:
+        if self.postgres.partition(":")[0] not in POSTGRES_SCHEMES:
             raise OptionError("postgres must be a URL like postgresql://user@127.0.0.1:5432/postgres")
+        try:
+            check_orders(self.postgres)
+        except ValueError as error:
+            raise OptionError(f"postgres: {error}") from None
 
     @property
     def databases(self) -> tuple[Database, ...]:

@@ -260,3 +260,17 @@ def test_a_letter_is_given_up_with_a_reason(url: str) -> None:
     assert [each["number"] for each in printed("orders", "dead-letters")] == [2, 3]
     assert by_hand(url, "select outcome from dead_letters where number = 1") == [("given up: a test",)]
     assert run("orders", "discard", "1", "--reason", "a test").exit_code == Exit.NOT_WELL
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--buyer", "\udcff"],
+        ["list", "--buyer", "ann", "--before", "0"],
+        ["list", "--buyer", "ann", "--before", "9" * 20],
+        ["show", "\udcff"],
+        ["discard", "1", "--reason", "\udcff"],
+    ],
+)
+def test_what_no_store_could_be_asked_is_wrong_usage(url: str, arguments: list[str]) -> None:
+    assert run("orders", *arguments, "--orders", url).exit_code == 2

@@ -86,7 +86,14 @@ def list_(
     buyer: Annotated[str, flag("ORDERS_LIST_BUYER", "Whose orders.", "--buyer", metavar="BUYER")],
     before: Annotated[
         int | None,
-        flag("ORDERS_LIST_BEFORE", "Only orders with a lower number: the next page.", "--before", metavar="NUMBER"),
+        flag(
+            "ORDERS_LIST_BEFORE",
+            "Only orders with a lower number: the next page.",
+            "--before",
+            metavar="NUMBER",
+            min=1,
+            max=NUMBER_MAX,
+        ),
     ] = None,
     limit: Annotated[int, _limit("LIST", "orders")] = 100,
     orders: Store = None,
@@ -94,6 +101,7 @@ def list_(
     as_json: Annotated[bool, _json("LIST")] = False,
 ) -> None:
     """List the orders of a buyer, newest first."""
+    _check_text("--buyer", buyer)
     found = ask(ctx, lambda store: store.orders_of(buyer, before=before, limit=limit))
     if as_json:
         output.as_json([facts(each) for each in found])
@@ -118,6 +126,7 @@ def show(
     as_json: Annotated[bool, _json("SHOW")] = False,
 ) -> None:
     """Show one order with all its times. Incomplete: something that was before is not known yet."""
+    _check_text("ID", id)
     order = ask(ctx, lambda store: store.order(id))
     if order is None and id.isdecimal() and len(id) < NUMBER_DIGITS:
         raise RefusedError(f"{id} looks like a number: give the order's id, which `ticketrush orders list` shows too")
@@ -290,12 +299,21 @@ def discard(
     config: Config = None,
 ) -> None:
     """Give a dead letter up: it will never be part of an order. It stays in the store, with the reason."""
+    _check_text("--reason", reason)
     if not reason.strip():
         raise UsageError("--reason is empty; somebody will want to know")
     one = _number(number)
     if not ask(ctx, lambda store: give_up(store, one, reason.strip(), SystemClock().now_ms())):
         raise _no_letter(one)
     output.say(f"dead letter {one} is given up")
+
+
+def _check_text(what: str, text: str) -> None:
+    """Raises UsageError for bytes that are no text, which a shell passes on and no store takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} is {text!r}, which is not UTF-8") from None
 
 
 def _number(text: str) -> int:

@@ -19,7 +19,7 @@ from ticketrush.payments.signatures import sign
 SECRET: Final = "whsec_" + "dGhlLXNlY3JldC1vZi10aGUtZ2F0ZXdheS0wMTIz"
 OTHER_SECRET: Final = "whsec_" + "YW5vdGhlci1zZWNyZXQtb2YtYS1nYXRld2F5LTEy"
 PATH: Final = "/v1/webhooks/payments"
-START_S: Final = 20.0
+START_S: Final = 60.0
 
 
 def news(

@@ -12,7 +12,7 @@ from ticketrush.orders.errors import SourceUnavailable
 from ticketrush.orders.model import Kind
 from ticketrush.orders.protocol import Message, Source
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 
 
 @contextlib.asynccontextmanager

@@ -43,7 +43,7 @@ OURS: Final = (FAST_LANE, NO_FAST_LANE)
 
 SECRETS: Final = ("the-first-secret-mints-and-verifies-0123", "the-second-secret-only-verifies-01234567")
 
-START_S: Final = 20.0
+START_S: Final = 60.0
 STOP_S: Final = 15.0
 
 _UVICORN_URL: Final = re.compile(r"Uvicorn running on (http://[0-9.:]+)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -17,6 +17,9 @@ from tests.servers import FRONTS, ON_REDIS, Server, running
 
 NewSale = Callable[..., str]
 """Opens a sale of `capacity` units of the item "second" and returns its id."""
+
+DAY_S: Final = 86_400
+"""How long units are held: no hold that a test leaves behind expires while a later one looks at the whole server."""
 
 _numbers = itertools.count(1)
 
@@ -57,7 +60,9 @@ def sale_id() -> str:
 @pytest.fixture
 def new_sale(server: Server) -> NewSale:
     def new(capacity: int = 10, limit: int | None = None, **more: Any) -> str:
-        return server.open_sale(f"sale-{next(_numbers)}", {"second": capacity}, limit, **more)
+        return server.open_sale(
+            f"sale-{next(_numbers)}", {"second": capacity}, limit, **{"hold_window_s": DAY_S} | more
+        )
 
     return new
 

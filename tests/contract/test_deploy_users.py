@@ -58,8 +58,13 @@ def denied(admin: Redis) -> list[str]:
 async def sell(url: str) -> str:
     """Do whatever a node does; the id of a reservation that was paid."""
     async with ticketrush.open(url, durability="memory") as desk:
-        await desk.create_sale(Sale("g1", (Item("second", 3, purchase_limit=3),), opens_at_ms=0, hold_window_ms=300))
-        held = [await desk.reserve("g1", "second", buyer="ada", quantity=1, key=f"k{n}") for n in range(3)]
+        for sale, window_ms in (("g1", 300_000), ("brief", 300)):
+            item = Item("second", 3, purchase_limit=3)
+            await desk.create_sale(Sale(sale, (item,), opens_at_ms=0, hold_window_ms=window_ms))
+        sales = ("g1", "g1", "brief")
+        held = [
+            await desk.reserve(sale, "second", buyer="ada", quantity=1, key=f"k{n}") for n, sale in enumerate(sales)
+        ]
         assert all(isinstance(each, Reserved) for each in held)
         ids = [each.reservation.id for each in held if isinstance(each, Reserved)]
         await desk.confirm(ids[0], payment="receipt-1")

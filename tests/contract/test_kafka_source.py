@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from tests.books import AT_MS
 from tests.in_loop import in_loop
 from tests.kafka import fresh_topic
-from tests.order_sources import orders, read, reading, settles
+from tests.order_sources import SOON_S, orders, read, reading, settles
 from ticketrush.errors import SettingsError
 from ticketrush.orders.errors import SourceUnavailable
 from ticketrush.orders.kafka import KafkaSource
@@ -26,7 +26,7 @@ def publish(bootstrap: str, topic: str, payloads: Sequence[bytes | None], partit
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
     for number, payload in enumerate(payloads):
         producer.produce(topic, payload, f"{number}", number % partitions)
-    assert producer.flush(10) == 0
+    assert producer.flush(SOON_S) == 0
 
 
 def notices(count: int, first: int = 0) -> list[bytes]:
@@ -66,7 +66,7 @@ async def test_what_was_not_done_is_sent_again(kafka_bootstrap: str, kafka_topic
     first = kind(kafka_bootstrap, kafka_topic, kafka_topic)
     async with reading(first):
         done = await read(first, 100)
-        undone = await first.next(50, 5)
+        undone = await first.next(50, SOON_S)
         assert undone
     second = KafkaSource(kafka_bootstrap, kafka_topic, kafka_topic)
     skipped = 0 if kind is KafkaSource else len(undone)
@@ -101,7 +101,7 @@ async def test_a_second_reader_takes_partitions_over_and_nothing_is_lost(kafka_b
     found: list[Message] = []
     shares = [0, 0]
     async with reading(one):
-        undone = await one.next(200, 5)  # read, and never stored before the other one comes
+        undone = await one.next(200, SOON_S)  # read, and never stored before the other one comes
         async with reading(other), asyncio.timeout(60):
             published = 400
             while len(expired(found)) < published or min(shares) == 0 or await settles(one):
@@ -134,7 +134,7 @@ async def test_two_readers_of_one_name_take_turns_until_one_ends_and_says_why(
     publish(kafka_bootstrap, kafka_topic, notices(10))
     one, other = (KafkaSource(kafka_bootstrap, kafka_topic, kafka_topic, member="same") for _ in range(2))
     async with reading(one):
-        assert await one.next(5, 20)
+        assert await one.next(5, SOON_S)
         async with reading(other), asyncio.timeout(60):
             both = [asyncio.ensure_future(work_for_ever(each)) for each in (one, other)]
             with pytest.raises(SettingsError, match="--name same"):

@@ -152,11 +152,11 @@ def test_a_dropped_lease_that_cannot_be_reclaimed_keeps_no_other_one(valkey_url:
 
 
 async def keep_alive(ann: RedisLedger, bob: RedisLedger) -> None:
-    with patch.object(redis_node, "LEASE_MS", 200):
+    with patch.object(redis_node, "LEASE_MS", 1_000):
         used, empty = await lease(ann, 10), await lease(ann, 10, "j")
         of(ann).shelves["j"].local.take(10)
-        for _ in range(10):
-            await asyncio.sleep(0.05)
+        for _ in range(12):
+            await asyncio.sleep(0.1)
             await ann._node.stocks(of(ann))
         await bob._reaper.dead()
         stock = await bob._link.command("hkeys", of(bob).shelves["i"].key)

@@ -19,7 +19,7 @@ SALE = m.Sale("s", (m.Item("i", 1_000_000, purchase_limit=2),), opens_at_ms=1, h
 async def rush(url: str, *, shards: int = 1, ahead: int = 4) -> tuple[list[m.Reserved | m.Refused], Counter[str]]:
     """What `BUYERS` are told who come in waves, and the calls to the server that it took."""
     ledger = RedisLedger(url, node="a", shards=shards, ahead=ahead)
-    async with Engine(ledger, batch_max=64) as engine:
+    async with Engine(ledger, batch_max=64, patience_s=60) as engine:
         await engine.create_sale(SALE)
         before = Counter(ledger.calls())
         waves = []

@@ -11,6 +11,7 @@ import pytest
 
 from tests.contract.nodes import do, node
 from ticketrush import model as m
+from ticketrush.ledger import redis_node
 from ticketrush.ledger.redis import RedisLedger
 from ticketrush.ledger.redis_sale import KEYS_MS
 
@@ -51,10 +52,11 @@ async def ask_for_unknown_ones(url: str) -> Counter[str]:
         for number in range(3):
             await do(bob, m.CreateSale(sale(f"s{number}")))
         before = Counter(ann.calls())
-        for number in range(20):
-            outcome = await do(ann, m.Reserve(f"r{number}", f"none{number}", "i", "b", 1, ""))
-            assert outcome == m.Refused(m.Reason.UNKNOWN_SALE)
-        await asyncio.sleep(0.06)
+        with patch.object(redis_node, "DISCOVER_S", 60.0):  # however long these take
+            for number in range(20):
+                outcome = await do(ann, m.Reserve(f"r{number}", f"none{number}", "i", "b", 1, ""))
+                assert outcome == m.Refused(m.Reason.UNKNOWN_SALE)
+        await asyncio.sleep(1.2 * redis_node.DISCOVER_S)
         assert isinstance(await do(ann, m.Reserve("r", "s1", "i", "b", 1, "")), m.Reserved)
         return Counter(ann.calls()) - before
 

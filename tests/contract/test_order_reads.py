@@ -25,8 +25,8 @@ from ticketrush.cluster.program import Program
 from ticketrush.orders.model import Kind, Notice
 from ticketrush.orders.protocol import OrderStore
 
-BOUND_S: Final = 3.0
-"""Longer than a buyer waits who reads one order or pays while the store hangs."""
+BOUND_S: Final = 7.0
+"""Longer than a buyer waits who reads an order three times and pays while the store hangs; less than it may hang."""
 
 _buyers: Final = map("buyer-{}".format, itertools.count(1))
 

@@ -46,8 +46,8 @@ async def test_one_reader_at_a_time_has_its_turn(valkey_url: str) -> None:
     one, other = RedisRecords(valkey_url, "one"), RedisRecords(valkey_url, "other")
     await one.open()
     await other.open()
-    assert [await each.turn(0.5) for each in (one, other, one)] == [True, False, False]
-    await asyncio.sleep(0.6)
-    assert await other.turn(0.5)
+    assert [await each.turn(2) for each in (one, other, one)] == [True, False, False]
+    await asyncio.sleep(2.1)
+    assert await other.turn(2)
     await one.close()
     await other.close()

@@ -247,7 +247,7 @@ async def test_an_entry_of_a_dead_reader_is_found_soon_among_thousands_of_stream
         assert set(orders(await dead.next(10, 5))) == set(ids)
         began_s = time.monotonic()
         assert set(orders(await read(alive, 1))) == set(ids)
-        assert time.monotonic() - began_s < 3.5  # its second, a round, and something for a busy machine
+        assert time.monotonic() - began_s < 6  # some of them each quarter of a second would take more than seven
 
 
 @in_loop

@@ -9,12 +9,13 @@ from tests.contract.conftest import NewSale
 from tests.servers import Server
 from tests.wire import Answer
 
-HOLD_S = 0.3
-LATE_MS = 700
-"""Later than the hold, sooner than the second that a payment is waited for."""
+HOLD_S = 0.5
 
-PENDING_MS = 1_200
-"""Later than that second."""
+JOINED_MS = 1_500
+"""Later than the second that a payment is waited for, sooner than the next one, for which another one waits."""
+
+PENDING_MS = 2_000
+"""Later than that second, and than what a test does then; and later than a hold."""
 
 
 def hold(server: Server, sale: str, buyer: str = "ada", quantity: int = 1) -> str:
@@ -36,10 +37,16 @@ def order(server: Server, id: str, buyer: str = "ada") -> dict[str, Any]:
 
 def settled(server: Server, id: str) -> dict[str, Any]:
     """The order once its payment is no longer pending."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + 20
     while (read := order(server, id))["payment"]["state"] == "pending" and time.monotonic() < until:
         time.sleep(0.05)
     return read
+
+
+def expired(server: Server, id: str) -> None:
+    """Wait until the order's hold is gone."""
+    while order(server, id)["state"] == "held":
+        time.sleep(0.02)
 
 
 def test_an_order_begins_unpaid_and_says_what_it_costs(server: Server, sale_id: str) -> None:
@@ -117,7 +124,7 @@ def test_a_payment_that_takes_long_is_pending_and_another_one_joins_it(server: S
     sale = new_sale()
     id = hold(server, sale)
 
-    answer = pay(server, id, "late", PENDING_MS)
+    answer = pay(server, id, "late", JOINED_MS)
 
     assert answer.status == 202
     assert answer.json()["payment"]["state"] == "pending"
@@ -132,8 +139,9 @@ def test_a_payment_that_takes_long_is_pending_and_another_one_joins_it(server: S
 def test_a_payment_after_expiry_gets_a_free_unit_under_a_new_id(server: Server, new_sale: NewSale) -> None:
     sale = new_sale(1, hold_window_s=HOLD_S)
     lost = hold(server, sale)
+    expired(server, lost)
 
-    answer = pay(server, lost, "late", LATE_MS)
+    answer = pay(server, lost)
 
     assert answer.status == 200
     assert answer.json()["payment"]["state"] == "approved"
@@ -148,7 +156,8 @@ def test_a_payment_after_expiry_gets_a_free_unit_under_a_new_id(server: Server, 
 def test_paying_a_replaced_order_again_changes_nothing(server: Server, new_sale: NewSale) -> None:
     sale = new_sale(5, hold_window_s=HOLD_S)
     lost = hold(server, sale)
-    first = pay(server, lost, "late", LATE_MS).json()
+    expired(server, lost)
+    first = pay(server, lost).json()
 
     again = pay(server, lost)
 
@@ -229,8 +238,8 @@ def test_a_refund_gives_back_the_money_and_the_unit(server: Server, new_sale: Ne
 
 def test_a_refund_of_a_replacement_gives_back_the_money_of_the_late_payment(server: Server, new_sale: NewSale) -> None:
     lost = hold(server, new_sale(1, hold_window_s=HOLD_S))
-    pay(server, lost, "late", LATE_MS)
-    replacement = order(server, lost)["replaced_by"]
+    assert pay(server, lost, "late", PENDING_MS).status == 202
+    replacement = settled(server, lost)["replaced_by"]
 
     assert server.call("POST", f"/v1/reservations/{replacement}/refund").status == 200
 

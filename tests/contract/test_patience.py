@@ -42,11 +42,12 @@ def test_requests_that_do_not_arrive_are_timed_out_and_others_are_served(hurried
         began_s = time.monotonic()
         for number, (name, wire) in enumerate(slow):
             wire.send(whole[number % 2][: cuts[name]])
+        served = 0
         while slow[0][1].is_silent(0.05):
-            asked_s = time.monotonic()
             other.send(purchase(hurried))
             assert other.answer().status == 201
-            assert time.monotonic() - asked_s < 0.5
+            served += 1
+        assert served > 1, "the other one was made to wait for the slow ones"
         for name, wire in slow:
             answer = wire.answer()
             assert (answer.status, answer.code) == (408, "timeout"), name
@@ -86,10 +87,10 @@ def test_an_idle_connection_is_closed_without_a_word(hurried: Server) -> None:
 
 def test_a_connection_in_use_is_not_idle(hurried: Server) -> None:
     with hurried.connect() as wire:
-        for _ in range(6):
+        for _ in range(15):
             wire.send(purchase(hurried))
             assert wire.answer().status == 201
-            time.sleep(0.5)
+            time.sleep(0.2)
 
 
 def flood(wire: Wire, data: bytes, for_s: float) -> int:
@@ -125,7 +126,8 @@ def test_who_does_not_read_is_dropped_and_costs_no_memory(hurried: Server, kind:
 
 @pytest.mark.parametrize("front", FRONTS)
 def test_past_its_queue_the_server_says_so_at_once(front: str) -> None:
-    with running(front, env={"TICKETRUSH_QUEUE_MAX": "2", "TICKETRUSH_BATCH_MAX": "1"}) as server:
+    env = {"TICKETRUSH_QUEUE_MAX": "2", "TICKETRUSH_BATCH_MAX": "1", "TICKETRUSH_PATIENCE_S": "60"}
+    with running(front, env=env) as server:
         server.open_sale("g1", {"second": 1_000})
         wires = [server.connect() for _ in range(100)]
         for wire in wires:
@@ -134,17 +136,14 @@ def test_past_its_queue_the_server_says_so_at_once(front: str) -> None:
         server.process.send_signal(signal.SIGSTOP)
         for number, wire in enumerate(wires):
             wire.send(purchase(server, f"buyer-{number}"))
-        began_s = time.monotonic()
         server.process.send_signal(signal.SIGCONT)
-        answers = [wire.answer() for wire in wires]
-        seconds = time.monotonic() - began_s
+        answers = [wire.answer() for wire in wires]  # within ten seconds each, and patience is a minute
         for wire in wires:
             wire.close()
 
         refused = [answer for answer in answers if answer.status == 503]
         assert {answer.status for answer in answers} == {201, 503}
         assert {(answer.code, answer.header("retry-after")) for answer in refused} == {("overloaded", "1")}
-        assert seconds < 2
         assert server.level("g1")["held"] == len(answers) - len(refused)
         assert f"ticketrush_overloaded_total {len(refused)}.0" in server.call("GET", "/metrics").body.decode()
         assert server.reserve("g1", buyer="ada").status == 201
@@ -192,7 +191,10 @@ def test_a_server_that_stops_has_answered_what_it_committed(front: str, at_once:
         buyers = [Buyer(server, f"buyer-{number}", at_once) for number in range(12)]
         for buyer in buyers:
             buyer.start()
-        time.sleep(0.5)
+        until = time.monotonic() + 30
+        while min(len(buyer.acknowledged) for buyer in buyers) < 50:  # all of them are at it
+            assert time.monotonic() < until
+            time.sleep(0.02)
         server.terminate()
         code = server.wait()
         for buyer in buyers:
@@ -207,7 +209,6 @@ def test_a_server_that_stops_has_answered_what_it_committed(front: str, at_once:
     held = {event["key"]: event["id"] for event in events if event["type"] == "held"}
     told = {key: id for buyer in buyers for key, id in buyer.acknowledged.items()}
     assert code == 0
-    assert len(told) > 50
     assert held == told
     assert {answer.code for buyer in buyers for answer in buyer.refused} <= {"unavailable"}
 
@@ -222,7 +223,7 @@ def test_a_server_with_nothing_but_idle_clients_stops_at_once(front: str, number
         server.process.send_signal(number)
 
         assert server.wait() == 0
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 8, "for requests under way it would wait ten seconds"
         assert (idle.rest(), fresh.rest()) == (b"", b"")
 
 
@@ -238,4 +239,4 @@ def test_clients_who_left_in_the_middle_of_a_request_do_not_hold_up_a_stop(front
         began_s = time.monotonic()
 
         assert server.stop() == 0
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 8, "for requests under way it would wait ten seconds"

@@ -17,7 +17,7 @@ from tests.servers import FRONTS, ON_REDIS, Server, running
 from tests.wire import Answer, request
 from ticketrush.payments.signatures import TOLERANCE_S
 
-HOLD_S = 0.2
+HOLD_S = 1.0
 PRICE = 700
 
 _sales = itertools.count(1)

@@ -71,8 +71,11 @@ class House:
         self._config = uvicorn.Config(app, loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False)
         self._config.load()
         who = {"X-Buyer": "operator"}
-        items = json.dumps({"items": [{"id": "second", "capacity": 1_000_000}]}).encode()
-        assert (await self._said(request("PUT", f"/v1/sales/{SALE}", items, who), []))[0] == "201"
+        sale = {
+            "items": [{"id": "second", "capacity": 1_000_000}],
+            "hold_window_s": 86_400,
+        }  # what is bought stays held
+        assert (await self._said(request("PUT", f"/v1/sales/{SALE}", json.dumps(sale).encode(), who), []))[0] == "201"
         assert (await self._said(request("POST", f"/v1/sales/{SALE}/open", b"", who), []))[0] == "200"
 
     def close(self) -> None:

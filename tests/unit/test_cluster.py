@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.property.profiles import PROFILE
 from ticketrush.cluster import nodes, valkey
 from ticketrush.cluster.errors import ClusterError, FolderInUse, NotInstalled, PlanError
 from ticketrush.cluster.nodes import Node
@@ -51,6 +52,7 @@ def test_connections_are_shared_in_the_proportion_of_the_weights() -> None:
     assert shares(10, (0, 1)) == [0, 10]
 
 
+@settings(PROFILE)
 @given(total=st.integers(1, 1_000), weights=st.lists(st.integers(0, 1_000), min_size=1, max_size=64).filter(any))
 def test_shares_add_up_and_none_is_for_nothing(total: int, weights: list[int]) -> None:
     parts = shares(total, weights)
@@ -146,6 +148,7 @@ def test_how_a_process_ended_is_said_in_words() -> None:
 # --- doom -----------------------------------------------------------------------------------------
 
 
+@settings(PROFILE)
 @given(seed=st.integers(0, 1_000), kills=st.integers(0, 3))
 def test_the_seed_decides_who_dies_and_when(seed: int, kills: int) -> None:
     doom = Doom(nodes=4, kills=kills, tickets=1_000, seed=seed)

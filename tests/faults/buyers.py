@@ -102,6 +102,15 @@ class Sale:
         added = await told(lambda: line.call("POST", stock, {"units": self.restock}, key=RESTOCK_KEY))
         assert added.status == 200, added
 
+    async def is_open_at(self, port: int) -> None:
+        """Wait until a node sells it; all but the one that was told of it hear of it within a moment."""
+        async with Line(port) as line, asyncio.timeout(KNOWN_S):
+            while True:
+                said = await line.call("GET", self.path)
+                if said.status == 200 and said.json()["state"] == "open":
+                    return
+                await asyncio.sleep(0.01)
+
     def _ask(self, quantity: int) -> Ask:
         self._counted += 1
         number = self._counted

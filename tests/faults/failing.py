@@ -89,9 +89,13 @@ def journal_of(fate: Fate) -> Callable[..., Journal]:
 async def desk_on(
     path: Path, fate: Fate, *, capacity: int = 100, hold_ms: int = 60_000, clock: Clock | None = None
 ) -> AsyncIterator[Engine]:
-    """A desk with the open sale "g" of "second"; at its end what is in memory must be what is on the disk."""
+    """A desk with the open sale "g" of "second"; at its end what is in memory must be what is on the disk.
+
+    A commit waits for no sync: on a disk that others use, one may take longer than the patience.
+    """
     with patch.object(embedded, "Journal", journal_of(fate)):
-        async with Engine(EmbeddedLedger(path), clock=clock, patience_s=PATIENCE_S) as desk:
+        ledger = EmbeddedLedger(path, durability="memory")
+        async with Engine(ledger, clock=clock, patience_s=PATIENCE_S) as desk:
             sale = Sale("g", (Item("second", capacity, 4),), opens_at_ms=0, hold_window_ms=hold_ms)
             assert isinstance(await desk.create_sale(sale), SaleChanged)
             try:

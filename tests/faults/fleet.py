@@ -116,8 +116,10 @@ class Fleet:
         await self.serving()
         async with Line(self.living[0].port) as line:
             await sale.prepare(line)
+        for node in self.living:
+            await sale.is_open_at(node.port)
         async with self.crowd(sale):
-            await asyncio.sleep(0.3 + self.dice.random() * 0.5)
+            await self._in_mid_sale(sale)
             await fault()
             await asyncio.sleep(0.3)
         await self.well_again()
@@ -125,6 +127,13 @@ class Fleet:
         if told_twice:
             await sale.settle(self.living[0].port)
         await sale.sell_out(self.living[-1].port, SELL_OUT_S)
+
+    async def _in_mid_sale(self, sale: Sale) -> None:
+        """Wait for a while, but not until a fast crowd has bought nearly everything."""
+        sale.kill_after = self.dice.randrange(sale.capacity // 2, sale.capacity)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3 + self.dice.random() * 0.5):
+                await sale.answered.wait()
 
     async def _steady(self, sale: Sale) -> None:
         """Wait until every living node has kept three changes in a row: a replica may still be catching up."""
@@ -149,7 +158,7 @@ class Fleet:
         """All of `sale` is sold, and every invariant holds."""
         async with Line(self.living[0].port) as line:
             level = await sale.level(line)
-            for _ in range(20):  # a node hears within a moment what others have sold
+            for _ in range(50):  # a node hears within a moment what others have sold
                 if level["sold"] < level["capacity"]:
                     await asyncio.sleep(0.1)
                     level = await sale.level(line)

@@ -39,9 +39,14 @@ class Forgetful:
         self.server.start()
 
 
+def newest_of(folder: Path) -> Path:
+    """The newest part of an append-only file."""
+    return max(folder.rglob("*.incr.aof"), key=lambda file: file.stat().st_mtime)
+
+
 def cut_tail(folder: Path, size: int) -> None:
     """Cut the end off the newest part of an append-only file, as a power cut may."""
-    newest = max(folder.rglob("*.incr.aof"), key=lambda file: file.stat().st_mtime)
+    newest = newest_of(folder)
     with newest.open("r+b") as file:
         file.truncate(max(0, newest.stat().st_size - size))
 

@@ -195,7 +195,7 @@ def test_one_that_comes_back_before_the_ledger_was_made_whole_is_made_whole_too(
             await asyncio.wait_for(fails.wait(), 10)
             await settles(lambda: not ann.ready)
             del ann._node.link.identity
-            await settles(lambda: ann.ready)
+            await settles(lambda: ann.ready, 15.0)
             assert ann._node.link.trusted == identity
             assert await hold(ann, NOW_MS, "r1") == ["r1"]
 

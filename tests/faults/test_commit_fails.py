@@ -295,7 +295,8 @@ def test_a_row_of_random_failures_leaves_memory_and_journal_the_same(fate: Fate,
 
 def test_a_server_with_a_hung_disk_answers_and_stops_in_time(tmp_path: Path) -> None:
     """Whoever waits gets 503, reads too; SIGTERM ends it, and what it had acknowledged is there."""
-    child = Child(tmp_path, patches=(planted.hang_at_ann,), variables={"TICKETRUSH_PATIENCE_S": str(PATIENCE_S)})
+    impatient = {"TICKETRUSH_PATIENCE_S": str(PATIENCE_S)}
+    child = Child(tmp_path, "--durability", "memory", patches=(planted.hang_at_ann,), variables=impatient)
 
     async def ask(line: Line, buyer: str) -> Answer:
         return await line.call("POST", "/v1/sales/g/reservations", {"item": "second"}, buyer=buyer, key="k")
@@ -346,11 +347,11 @@ def test_nobody_waits_longer_than_twice_the_patience_for_a_disk_that_is_only_slo
     append = Journal.append
 
     def slow(self: Journal, events: Sequence[AnyEvent]) -> None:
-        time.sleep(0.8 * PATIENCE_S)
+        time.sleep(0.5 * PATIENCE_S)
         append(self, events)
 
     async def story() -> None:
-        engine = Engine(EmbeddedLedger(path), batch_max=2, patience_s=PATIENCE_S)
+        engine = Engine(EmbeddedLedger(path, durability="memory"), batch_max=2, patience_s=PATIENCE_S)
         async with engine as desk:
             await desk.create_sale(Sale("g", (Item("second", 100),), opens_at_ms=0))
             with patch.object(Journal, "append", slow):

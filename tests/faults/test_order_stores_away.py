@@ -205,7 +205,7 @@ def test_each_question_to_a_server_has_its_own_limit(postgres_url: str, monkeypa
     async def story(store: OrderStore) -> None:
         await store.put(BATCH[:2])
         assert len(await store.totals()) == 1
-        await store.put(BATCH)
+        await store.put(BATCH[2:4])
 
     tell(postgres_url, story)
 

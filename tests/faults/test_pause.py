@@ -24,6 +24,7 @@ from ticketrush.ledger.embedded import EmbeddedLedger, read_for_audit
 from ticketrush.model import Confirm, Reason, Refused, Reservation, Reserved, State
 
 PAUSE_S: Final = 3.0
+SELL_OUT_S: Final = 30.0
 AT_ONCE_S: Final = 1.0
 """How soon after the pause what fell due in it must have expired, on a busy machine."""
 
@@ -58,7 +59,7 @@ def test_what_fell_due_while_the_process_was_stopped_expires_at_once(child: Chil
             assert len(late) == 30
             assert all(event.at_ms < continued_ms + AT_ONCE_S * 1_000 for event in late)
             await sale.settle(child.port)
-            await sale.sell_out(child.port, 5.0)
+            await sale.sell_out(child.port, SELL_OUT_S)
             level = await sale.level(line)
             assert level["sold"] == level["capacity"] == 200 + sale.restock
         assert child.stop() == 0

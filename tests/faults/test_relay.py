@@ -29,6 +29,8 @@ from ticketrush.orders.streams import CLAIM_S, Streams
 
 __all__ = ["valkey", "valkey_url"]
 
+pytestmark = pytest.mark.timeout(240)
+
 SOON_S: Final = 60.0
 PARTITIONS: Final = 3
 

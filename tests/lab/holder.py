@@ -17,7 +17,7 @@ def hold(folder: Path) -> None:
             host = net.host(f"host-{number}")
             host.join(lan, f"10.77.0.{number}")
             # One that nobody ends: it has left our group, and does not hear of our end.
-            host.start("stray", ["setsid", "--fork", "sleep", "1000"])
+            host.start("stray", ["setsid", "--fork", "sleep", "1000"]).process.wait()
         net.hosts["host-1"].start("sleep", ["sleep", "1000"])
         while len(net.hosts["host-1"].pids()) + len(net.hosts["host-2"].pids()) < 3:
             time.sleep(0.01)

@@ -126,7 +126,7 @@ def suffer(port: int, node_pid: int, folder: Path, kinds: list[str], last_s: flo
 
     command = [sys.executable, "-m", "tests.faults.slow_clients", str(port), str(CLIENTS), str(last_s), *kinds]
     with processes.child("slow", command, folder, {**os.environ, "PYTHONPATH": str(ROOT)}) as slow:
-        first = slow.first_line(20.0)
+        first = slow.first_line(60.0)
         assert first is not None, slow.words()
         assert json.loads(first) == {"connected": CLIENTS}
         meanwhile.buy_while(goes_on)
@@ -211,7 +211,6 @@ def test_only_who_does_not_come_to_an_end_is_sent_away(tmp_path: Path) -> None:
     ):
         open_sales(int(door.nodes[0].url.rpartition(":")[2]))
         slow.send(purchase(1)[:-20])
-        began_s = time.monotonic()
         for number in range(5):
             whole = purchase(number)
             pieces.send(whole[:-4])
@@ -224,9 +223,10 @@ def test_only_who_does_not_come_to_an_end_is_sent_away(tmp_path: Path) -> None:
                     slow.send(b" ")
             assert is_own(pieces.answer(), number)
         if IS_ROOT:
+            began_s = time.monotonic()
             with pytest.raises((ConnectionEnded, ConnectionError)):
                 slow.answer()
-            assert time.monotonic() - began_s < 12.0, "it was gone already, and not after a gap of 4 s"
+            assert time.monotonic() - began_s < 2.0, "it was gone already, and not after a gap of 4 s"
 
 
 FILES: Final = 100

@@ -22,7 +22,7 @@ from tests.wire import Answer, ConnectionEnded, Wire, request
 PAYLOADS: Final = payloads()
 STOCK: Final = 100_000_000
 DEMO: Final = ("--demo", str(STOCK))
-SILENCE_S: Final = 0.5
+SILENCE_S: Final = 1.5
 """A server that says nothing for so long waits for more."""
 
 REFUSALS: Final = frozenset((400, 408, 413, 414, 431, 501, 505))

@@ -18,12 +18,12 @@ WEB: Final = str(Path(__file__).with_name("web.py"))
 
 ASK: Final = """
 import http.client, json, sys, time
-address, port, count, until_s, pause_s = sys.argv[1], int(sys.argv[2]), *map(float, sys.argv[3:])
+address, port, count, until_s, pause_s, timeout_s = sys.argv[1], int(sys.argv[2]), *map(float, sys.argv[3:])
 asked, end = 0, time.monotonic() + until_s
 while asked < count and time.monotonic() < end:
     began = time.monotonic()
     try:
-        connection = http.client.HTTPConnection(address, port, timeout=0.4)
+        connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
         connection.request("GET", "/")
         name = connection.getresponse().read().decode()
     except OSError as error:
@@ -70,13 +70,13 @@ def _unready(host: Host) -> Path:
     return host.folder / f"{host.name}.unready"
 
 
-def _command(address: str, port: int, count: float, within_s: float, pause_s: float) -> list[str]:
-    return [sys.executable, "-S", "-c", ASK, address, str(port), str(count), str(within_s), str(pause_s)]
+def _command(address: str, port: int, *numbers: float) -> list[str]:
+    return [sys.executable, "-S", "-c", ASK, address, str(port), *map(str, numbers)]
 
 
 def ask(host: Host, address: str, count: int, *, port: int = 80) -> Counter[str]:
     """Who answers `count` connections from `host`."""
-    said = host.check(_command(address, port, count, 30, 0), within_s=40)
+    said = host.check(_command(address, port, count, 30, 0, 1.0), within_s=40)
     return Counter(name for _, name in _read(said))
 
 
@@ -90,7 +90,7 @@ class Asking:
     """A client in `host` that asks until the end of the test, one connection after the other, every 20 ms or so."""
 
     def __init__(self, host: Host, address: str, *, port: int = 80, pause_s: float = 0.02) -> None:
-        self._child = host.start("ask", _command(address, port, 1e9, 100, pause_s))
+        self._child = host.start("ask", _command(address, port, 1e9, 100, pause_s, 0.4))
 
     def was_answered_by(self, name: str) -> bool:
         """Whether `name` has answered by now."""

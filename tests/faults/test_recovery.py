@@ -33,7 +33,7 @@ NOW_MS: Final = int(time.time() * 1_000)
 
 @pytest.fixture
 def server() -> Iterator[Forgetful]:
-    with own_valkey("memory") as valkey:
+    with own_valkey("fsync") as valkey:  # what it forgets is for the test to say, and not for the disk
         yield Forgetful(valkey)
 
 

@@ -53,7 +53,7 @@ STATES: Final = (State.HELD, State.PAID, State.CANCELLED, State.REFUNDED)
 
 @pytest.fixture
 def server() -> Iterator[Forgetful]:
-    with own_valkey("memory") as valkey:
+    with own_valkey("fsync") as valkey:  # what it forgets is for the test to say, and not for the disk
         yield Forgetful(valkey)
 
 

@@ -22,6 +22,7 @@ from ticketrush.cluster.valkey import Valkey
 from ticketrush.errors import LedgerUnavailable
 from ticketrush.ledger import redis_follow, redis_node, redis_watch
 from ticketrush.ledger.redis import RedisLedger
+from ticketrush.ledger.redis_watch import SICK_S
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -30,7 +31,7 @@ NOW_MS: Final = int(time.time() * 1_000)
 
 @pytest.fixture
 def server() -> Iterator[Forgetful]:
-    with own_valkey("memory") as valkey:
+    with own_valkey("fsync") as valkey:  # what it forgets is for the test to say, and not for the disk
         yield Forgetful(valkey)
 
 
@@ -62,6 +63,26 @@ def test_a_sick_sale_keeps_nobody_from_the_others_and_is_told_once(server: Forge
                 return [(call.args[0], call.kwargs.get("what")) for call in log.warning.call_args_list]
 
     assert asyncio.run(story()) == [("sick", "sick")]
+
+
+def test_a_sale_whose_line_was_cut_for_once_is_looked_at_again_at_once(server: Forgetful) -> None:
+    async def story() -> None:
+        async with node(server.url, "ann") as ann, node(server.url, "bob", is_quiet=False) as bob:
+            await create(ann, "g")
+            await eventually(lambda: len(bob.sales()) == 1)
+            real, failures = bob._node.look, [LedgerUnavailable("the line was cut")]
+
+            async def look(*args: Any) -> list[Any]:
+                if failures:
+                    raise failures.pop()
+                return await real(*args)
+
+            with patch.object(bob._node, "look", look):
+                await eventually(lambda: not failures)
+                await hold(ann, NOW_MS, "r1")
+                await eventually(lambda: held(bob, "g") == 1, SICK_S / 2)
+
+    asyncio.run(story())
 
 
 def test_a_server_that_was_full_is_no_sick_sale(server: Forgetful) -> None:

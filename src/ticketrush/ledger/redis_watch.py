@@ -40,7 +40,7 @@ REASONS_MAX: Final = 20
 """Reasons that are told of a server that is away, and sick sales that are borne in one round of looks."""
 
 SICK_S: Final = 5.0
-"""How long a sale that could not be looked at is left alone."""
+"""How long a sale that could not be looked at twice is left alone; the first time, it may have been the line."""
 
 NEWS_S: Final = 0.01
 
@@ -219,9 +219,10 @@ class Watch:
             if is_refused and self._node.link.is_one and not isinstance(error.__cause__, MaxConnectionsError):
                 raise  # the server takes no writes, of nobody
             await self._node.command("time")
-            if self._sick.get(what, ("", 0.0))[0] != repr(error):
+            before, _ = self._sick.get(what, ("", 0.0))
+            if before != repr(error):
                 log.warning("sick", what=what, error=str(error), unforeseen=not isinstance(error, LedgerUnavailable))
-            self._sick[what] = (repr(error), time.monotonic() + (0.0 if is_refused else SICK_S))
+            self._sick[what] = (repr(error), time.monotonic() + (SICK_S if before and not is_refused else 0.0))
             return False
         if self._sick.pop(what, None) is not None:
             log.info("well_again", what=what)

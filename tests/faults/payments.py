@@ -46,10 +46,7 @@ class Till:
         self.folder, self.ledger = folder, ledger
         self.dice = random.Random(seed)
         self.gateway_flags = ("--seed", str(seed), *gateway_flags)
-        ports: set[int] = set()
-        while len(ports) <= nodes:  # one that nobody has taken yet may come twice
-            ports.add(free_port())
-        self.gateway_port, *self.ports = ports
+        self.gateway_port, *self.ports = (free_port() for _ in range(nodes + 1))
         self.nodes: list[Child] = []
         self.sales = 0
         self.said: Counter[int] = Counter()

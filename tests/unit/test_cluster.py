@@ -107,6 +107,11 @@ def test_a_free_port_is_not_one_for_outgoing_connections() -> None:
         listener.bind((LOCALHOST, port))
 
 
+def test_ports_that_are_given_one_after_the_other_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ticketrush.cluster.ports._HIGHEST", 0)  # as few to choose from as there may be
+    assert len({free_port() for _ in range(100)}) == 100
+
+
 def test_a_machine_without_valkey_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))

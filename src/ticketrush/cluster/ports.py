@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +15,12 @@ LOCALHOST: Final = "127.0.0.1"
 _LOWEST: Final = 15_000
 _HIGHEST: Final = 32_000
 _TRIES: Final = 200
+_given: Final[deque[int]] = deque(maxlen=_TRIES)
+"""Ports that this process was given last, which servers that start may not listen on yet."""
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that the system gives to no outgoing connection.
+    """A port that nobody listens on, that was not given just before, and that is for no outgoing connection.
 
     A port of the range for outgoing connections would not do: while its server is down, a client that
     keeps trying may be given that very port, get connected to itself, and keep the server out.
@@ -28,7 +31,9 @@ def free_port() -> int:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((LOCALHOST, port))
-            return port
+            if port not in _given:
+                _given.append(port)
+                return port
     raise ClusterError(f"no free TCP port between {_LOWEST} and {highest} on {LOCALHOST}; stop something that listens")
 
 

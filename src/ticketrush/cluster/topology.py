@@ -25,10 +25,12 @@ TOGETHER_S: Final = 30.0
 @contextlib.contextmanager
 def replicas(primary: Valkey, count: int = 1) -> Iterator[list[Valkey]]:
     """Replicas of `primary`, in its folder, once they have all that it has."""
+    at_once = "repl-diskless-sync-delay"  # whoever has what is copied would wait 5 s for more who want it
+    primary.ask(f"CONFIG SET {at_once} 0")
     with contextlib.ExitStack() as stack:
         made: list[Valkey] = []
         for number in range(1, count + 1):
-            more = ("--replicaof", f"{LOCALHOST} {primary.port}", "--repl-diskless-sync-delay", "0")
+            more = ("--replicaof", f"{LOCALHOST} {primary.port}", f"--{at_once}", "0")
             replica = Valkey(
                 primary.folder, persistence=primary.persistence, name=f"{primary.name}-replica-{number}", more=more
             )

@@ -243,7 +243,7 @@ class Engine:
 
     def _look_after(self) -> None:
         """See every so often that no commit takes longer than anybody should wait."""
-        too_long_s = monotonic() - self._patience_s
+        too_long_s = monotonic() - self._patience_s * 15 / 16  # with the time to the next look: not more than that
         if any(began_s < too_long_s for began_s, _ in self._committing.values()):
             self._give_up()
         elif self._arrived_s and self._arrived_s[0] < too_long_s:
@@ -251,7 +251,7 @@ class Engine:
             behind = self._waiting[:late]
             del self._waiting[:late], self._arrived_s[:late]
             self._answer(behind, [Refused(Reason.UNAVAILABLE, self._clock.now_ms() + RETRY_MS)] * late)
-        self._watch = asyncio.get_running_loop().call_later(self._patience_s / 8, self._look_after)
+        self._watch = asyncio.get_running_loop().call_later(self._patience_s / 16, self._look_after)
 
     def _give_up(self) -> None:
         in_doubt = [each for _, batch in self._committing.values() for each in batch]

@@ -40,7 +40,8 @@ REASONS_MAX: Final = 20
 """Reasons that are told of a server that is away, and sick sales that are borne in one round of looks."""
 
 SICK_S: Final = 5.0
-"""How long a sale that could not be looked at twice is left alone; the first time, it may have been the line."""
+"""How long a sale that could not be looked at is left alone. The first one, for the first time, is not: it may have
+been the line."""
 
 NEWS_S: Final = 0.01
 
@@ -197,8 +198,11 @@ class Watch:
         """Look at each; one that is sick is left alone for a while, and keeps nobody from the others."""
         borne = 0
         for sale in sales:
-            _, until_s = self._sick.get(sale.id, ("", 0.0))
-            if time.monotonic() >= until_s and not await self._apart(sale.id, self._look(sale)):
+            before, until_s = self._sick.get(sale.id, ("", 0.0))
+            if time.monotonic() < until_s:
+                continue
+            rest_s = SICK_S if before or borne else 0.0
+            if not await self._apart(sale.id, self._look(sale), rest_s):
                 borne += 1
                 if borne == REASONS_MAX:
                     raise LedgerUnavailable(f"{borne} sales in a row cannot be looked at, the last is {sale.id!r}")
@@ -210,8 +214,8 @@ class Watch:
                 return
             dropped.insert(0, dropped.pop())  # the last one is at fault: the others first
 
-    async def _apart(self, what: str, work: Awaitable[object]) -> bool:
-        """Whether `work` succeeds. A failure that is its own is logged once; one of the server is raised."""
+    async def _apart(self, what: str, work: Awaitable[object], rest_s: float = 0.0) -> bool:
+        """Whether `work` succeeds. A failure of its own is logged once, and it rests; one of the server is raised."""
         try:
             await work
         except Exception as error:  # whatever it is, the rest must go on
@@ -219,10 +223,9 @@ class Watch:
             if is_refused and self._node.link.is_one and not isinstance(error.__cause__, MaxConnectionsError):
                 raise  # the server takes no writes, of nobody
             await self._node.command("time")
-            before, _ = self._sick.get(what, ("", 0.0))
-            if before != repr(error):
+            if self._sick.get(what, ("", 0.0))[0] != repr(error):
                 log.warning("sick", what=what, error=str(error), unforeseen=not isinstance(error, LedgerUnavailable))
-            self._sick[what] = (repr(error), time.monotonic() + (SICK_S if before and not is_refused else 0.0))
+            self._sick[what] = (repr(error), time.monotonic() + (0.0 if is_refused else rest_s))
             return False
         if self._sick.pop(what, None) is not None:
             log.info("well_again", what=what)

@@ -62,8 +62,13 @@ def _check_redis(url: str) -> None:
     parts = _cut(url, many_hosts=kind == "sentinel")
     hosts, path = parts.netloc.rpartition("@")[2], parts.path.strip("/")
     if kind == "sentinel":
-        if not path or "/" in path or not all(_HOST_AND_PORT.fullmatch(each) for each in hosts.split(",")):
-            raise ValueError("write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
+        if (
+            not path
+            or "/" in path
+            or parts.query
+            or not all(_HOST_AND_PORT.fullmatch(each) for each in hosts.split(","))
+        ):
+            raise ValueError("write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE, without a query")
     elif kind == "cluster":
         if not parts.hostname or path.strip("0"):
             raise ValueError("write redis+cluster://HOST:PORT with one of its servers; a cluster has only database 0")

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import resource
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,18 @@ from ticketrush import stop
 STOP_S: Final = 10
 """Seconds a process has to end by itself after SIGTERM."""
 
+OPEN_FILES: Final = 65_536
+
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+def allow_connections() -> None:
+    """Let this process have `OPEN_FILES` open, or as many as the system lets it: a shell begins with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):  # a system with another limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @dataclasses.dataclass(slots=True)

@@ -190,12 +190,12 @@ class Settings(BaseSettings):
     patience_s: float = _setting(
         2.0,
         "seconds",
-        "Longest wait for a commit; then the answer is 503 unknown, to be repeated with the same key.",
+        "Longest wait for a batch, then 503 unavailable; and then for its commit, then 503 unknown.",
         gt=0,
         le=60,
     )
     graceful_timeout_s: float = _setting(
-        10.0, "seconds", "Longest wait at a stop for requests under way.", ge=0, le=3_600
+        10.0, "seconds", "Longest wait at a stop for requests under way; whole seconds, 1 at least.", ge=0, le=3_600
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "debug, info, warning or error", "Least serious line to log: debug, info, warning or error."

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ticketrush.addresses import check_ledger, check_web, without_password
 from ticketrush.errors import SettingsError
+from ticketrush.ledger.redis_link import Link
 from ticketrush.wiring import store_of
 
 
@@ -74,6 +77,7 @@ def test_a_ledger_is_taken_as_it_is_written(url: str) -> None:
         ("redis+sentinel://a:26379", "SERVICE"),
         ("redis+sentinel://a/shop", "HOST:PORT,HOST:PORT/SERVICE"),
         ("redis+sentinel://a:1,/shop", "HOST:PORT,HOST:PORT/SERVICE"),
+        ("redis+sentinel://a:1/shop?db=3", "without a query"),
         ("redsi://:hush@h", "redis://HOST:PORT"),
         ("sqlite:///", "FILE"),
     ],
@@ -88,3 +92,10 @@ def test_a_ledger_that_cannot_be_meant_is_refused_without_its_password(url: str,
 def test_what_is_no_server_of_the_web_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="http://HOST:PORT"):
         check_web(url)
+
+
+def test_a_password_and_a_host_of_sentinels_are_read_as_others_are() -> None:
+    pool: Any = vars(Link("redis+sentinel://me:p%2Fw@[::1]:26379/shop").client)["connection_pool"]
+    (watcher,) = pool.sentinel_manager.sentinels
+    assert pool.connection_kwargs["password"] == "p/w"
+    assert watcher.connection_pool.connection_kwargs["host"] == "::1"

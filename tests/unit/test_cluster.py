@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.profiles import PROFILE
+from ticketrush import processes
 from ticketrush.cluster import nodes, valkey
 from ticketrush.cluster.errors import ClusterError, FolderInUse, NotInstalled, PlanError
 from ticketrush.cluster.nodes import Node
@@ -201,3 +203,14 @@ def test_a_file_is_the_same_one_for_all_that_is_started(tmp_path: Path, monkeypa
     _, env = plan.settings_of("sqlite:///a.db", "sqlite:///b.db")
     assert env["TICKETRUSH_LEDGER"] == f"sqlite:///{tmp_path}/a.db"
     assert env["TICKETRUSH_ORDERS"] == f"sqlite:///{tmp_path}/b.db"
+
+
+@pytest.mark.parametrize(("most", "allowed"), [(processes.OPEN_FILES, 4_096), (512, 512), (100, 256)])
+def test_a_shell_that_begins_with_few_open_files_does_not_bound_the_buyers(most: int, allowed: int) -> None:
+    program = (
+        f"import resource; from ticketrush import processes; processes.OPEN_FILES = {most}; "
+        "processes.allow_connections(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    shell = f"ulimit -n 4096; ulimit -Sn 256; exec '{sys.executable}' -c '{program}'"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"({allowed}, 4096)"

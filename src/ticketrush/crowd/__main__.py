@@ -13,6 +13,7 @@ from typing import IO, Final
 import msgspec
 import uvloop
 
+from ticketrush import processes
 from ticketrush.crowd.errors import CrowdError, NoAnswer
 from ticketrush.crowd.history import Failure, History, Plan, write_frame
 from ticketrush.crowd.load import Crowd
@@ -44,6 +45,7 @@ def main() -> int:
     """Read the plan, send the crowd, write the history. Exit code 1 if the crowd could not go on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that sent us; it ends this one
     plan = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Plan)
+    processes.allow_connections()
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     gc.freeze()
     gc.set_threshold(100_000, 50, 1_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from ticketrush import logs
+from ticketrush import logs, processes
 from ticketrush.admission.tokens import Tokens
 from ticketrush.engine import Engine
 from ticketrush.errors import LedgerUnavailable, SettingsError
@@ -63,6 +64,8 @@ def build(settings: Settings) -> Services:
         settings.body_max_bytes, settings.header_max_bytes, settings.request_timeout_s, settings.keep_alive_timeout_s
     )
     gateway = gateway_of(settings.payment_gateway)
+    if not settings.payment_gateway and tokens is not None:
+        log.warning("no_money_moves", advice="payment_gateway is empty: whoever sends the card `approve` has paid")
     webhooks = verifier_of([secret.get_secret_value() for secret in settings.webhook_secrets])
     return Services.of(
         engine,
@@ -94,6 +97,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         LedgerUnavailable: the ledger does not answer at the start.
     """
     services = build(settings)
+    processes.allow_connections()
     listener = _listen(settings.host, settings.port)
     config = uvicorn.Config(
         create_app(services, running=True),
@@ -105,7 +109,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.graceful_timeout_s)),
+        timeout_graceful_shutdown=max(1, math.ceil(settings.graceful_timeout_s)),
     )
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from redis.asyncio import Connection, Redis, RedisCluster
@@ -325,9 +325,9 @@ def _behind_sentinels(url: str, secure: str, options: dict[str, Any]) -> Redis:
     """The primary that the sentinels of ``redis+sentinel://user:password@host:port,host:port/service`` name."""
     parts = urlsplit(url)
     who, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = who.partition(":")
+    user, _, password = map(unquote, who.partition(":"))
     service = parts.path.strip("/")
-    sentinels = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in hosts.split(",")]
+    sentinels = [(host.rpartition(":")[0].strip("[]"), int(host.rpartition(":")[2])) for host in hosts.split(",")]
     if not service or not all(host for host, _ in sentinels):
         raise ValueError("write redis+sentinel://host:port,host:port/service")
     own: dict[str, Any] = {key: value for key, value in options.items() if key != "max_connections"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 
 import pytest
 
+from tests.contract.nodes import node
 from ticketrush import model as m
 from ticketrush.engine import Engine
 from ticketrush.ledger.redis import RedisLedger
@@ -68,3 +70,36 @@ def test_a_batch_is_one_call_and_the_stock_is_asked_once_for_several(valkey_url:
     _, calls = asyncio.run(rush(valkey_url))
     assert calls["decide"] < BUYERS / 20
     assert calls["stock"] < calls["decide"]
+
+
+async def pass_over_many_that_were_paid(url: str) -> tuple[list[int], int, Counter[m.State]]:
+    """One holds, 2,500 who come later pay, two more hold; the first lets go, then the time of all is over.
+
+    What the book still has to look at after the first step and while holds expire; how many did; and the states.
+    """
+    paid, first, last = 2_500, "r", ("x", "y")
+    async with node(url, "a") as ledger:
+        await ledger.execute(1, [m.CreateSale(m.Sale("s", (m.Item("i", 10_000),), opens_at_ms=1, hold_window_ms=100))])
+        ids = [f"{name}-0.0" for name in (first, *(f"p{number}" for number in range(paid)), *last)]
+        for part in (ids[at : at + 500] for at in range(0, len(ids), 500)):
+            await ledger.execute(1, [m.Reserve(id, "s", "i", id, 1, "") for id in part])
+        for part in (ids[at : at + 500] for at in range(1, len(ids) - 2, 500)):
+            await ledger.execute(1, [m.Confirm(id, "receipt") for id in part])
+        (book,) = ledger._node.sales["s"].books
+        await ledger.execute(2, [m.Cancel(ids[0])])
+        waiting, expired, more = [await ledger._node.command("llen", book.due)], 0, True
+        while more:
+            (outcome,) = await ledger.execute(1_000, [m.Expire(1_000)])
+            assert isinstance(outcome, m.ExpiredSome)
+            expired, more = expired + outcome.count, outcome.more
+            waiting.append(await ledger._node.command("llen", book.due))
+        states = Counter([row.state async for page in ledger.reservations() for row in page])
+        return waiting, expired, states
+
+
+def test_no_call_waits_while_many_that_were_paid_are_passed_over(valkey_url: str) -> None:
+    waiting, expired, states = asyncio.run(pass_over_many_that_were_paid(valkey_url))
+    assert waiting[0] == 1_503, "one script drops a thousand"
+    assert all(before - after <= 1_002 for before, after in itertools.pairwise(waiting))
+    assert (waiting[-1], expired) == (0, 2)
+    assert states == {m.State.CANCELLED: 1, m.State.PAID: 2_500, m.State.EXPIRED: 2}

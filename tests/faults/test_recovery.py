@@ -16,7 +16,7 @@ from tests.faults.forgetting import Forgetful, hold, meet, node, recover, state_
 from tests.valkey import own_valkey
 from ticketrush import model as m
 from ticketrush.audit import audit
-from ticketrush.errors import LedgerUnavailable
+from ticketrush.errors import LedgerRefused, LedgerUnavailable
 from ticketrush.ledger import redis_roll, redis_watch
 from ticketrush.ledger.redis import RedisLedger
 from ticketrush.ledger.redis_recovery import SALES_AT_ONCE, Recovery
@@ -359,6 +359,33 @@ async def a_long_recovery(server: Forgetful) -> None:
 
 def test_a_node_that_recovers_for_long_is_known_to_live_and_nobody_opens_its_sales(server: Forgetful) -> None:
     asyncio.run(a_long_recovery(server))
+
+
+def test_nothing_counts_as_unknown_while_the_ledger_is_made_whole(server: Forgetful) -> None:
+    """What is not there yet may be written again in a moment: who believed that it never was would forget a refund."""
+
+    async def story() -> None:
+        async with node(server.url, "ann") as ann:
+            await create(ann, 4)
+            server.remember()
+            await hold(ann, NOW_MS, "r1")
+            server.forget()
+            real = ann._recovery._restore
+
+            async def restore(*args: Any) -> Any:
+                with pytest.raises(LedgerRefused):
+                    await ann.reservation("r1")
+                with pytest.raises(LedgerRefused):
+                    await ann.reservation_for("g", "buyer-of-r1", "key-r1")
+                return await real(*args)
+
+            with patch.object(ann._recovery, "_restore", restore):
+                await ann._watch._recover(await meet(ann))
+            found = await ann.reservation("r1")
+            assert found is not None
+            assert found.state is State.HELD
+
+    asyncio.run(story())
 
 
 def test_a_late_node_of_which_nothing_is_missing_leaves_the_sales_open(server: Forgetful) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
+import msgspec
 import pytest
 from redis import Redis
 
@@ -101,13 +102,28 @@ def test_a_server_that_was_full_is_no_sick_sale(server: Forgetful) -> None:
     asyncio.run(story())
 
 
-def test_a_sale_that_cannot_be_read_hides_no_other_new_one(server: Forgetful) -> None:
+def spoil(client: Redis, sale: str, how: str) -> None:
+    """Let nobody be able to read a sale."""
+    meta = f"ticketrush:{{{sale}:0}}:meta"
+    client.hset("ticketrush:sales", sale, 0)
+    if how == "damaged":
+        client.delete(meta)
+        client.set(meta, "damaged")
+        return
+    newer = msgspec.to_builtins(m.Sale(sale, (m.Item("a", 1),))) | {"of a later version": 1}
+    client.hset(meta, mapping={"created": msgspec.msgpack.encode(newer), "number": 0, "shards": 1})
+
+
+SPOILT: Final = pytest.mark.parametrize("how", ["damaged", "newer"])
+
+
+@SPOILT
+def test_a_sale_that_cannot_be_read_hides_no_other_new_one(server: Forgetful, how: str) -> None:
     async def story() -> None:
         client = Redis.from_url(server.url)
         async with node(server.url, "bob", is_quiet=False) as bob, node(server.url, "ann") as ann:
             with patch.object(redis_watch, "TICK_S", 0.05):
-                client.hset("ticketrush:sales", "sick", 0)
-                client.set("ticketrush:{sick:0}:meta", "damaged")
+                spoil(client, "sick", how)
                 await create(ann, "well")
                 client.publish("ticketrush:changed", "somebody well")
                 await eventually(lambda: "well" in bob._node.sales)
@@ -116,14 +132,27 @@ def test_a_sale_that_cannot_be_read_hides_no_other_new_one(server: Forgetful) ->
     asyncio.run(story())
 
 
-def test_a_sale_that_cannot_be_read_keeps_no_node_from_starting(server: Forgetful) -> None:
+@SPOILT
+def test_a_sale_that_cannot_be_read_keeps_no_buyers_from_others(server: Forgetful, how: str) -> None:
+    async def story() -> None:
+        async with node(server.url, "ann") as ann:
+            await create(ann, "well")
+            spoil(Redis.from_url(server.url), "sick", how)
+            asks = [m.Reserve(sale, sale, "a", "buyer", 1, sale) for sale in ("well", "sick")]
+            well, sick = await ann.execute(NOW_MS, asks)
+            assert isinstance(well, m.Reserved)
+            assert isinstance(sick, m.Refused)
+
+    asyncio.run(story())
+
+
+@SPOILT
+def test_a_sale_that_cannot_be_read_keeps_no_node_from_starting(server: Forgetful, how: str) -> None:
     async def story() -> None:
         async with node(server.url, "ann", is_quiet=False) as ann:
             await create(ann, "sick")
             await create(ann, "well")
-            client = Redis.from_url(server.url)
-            client.delete("ticketrush:{sick:0}:meta")
-            client.set("ticketrush:{sick:0}:meta", "damaged")
+            spoil(Redis.from_url(server.url), "sick", how)
             async with node(server.url, "bob", is_quiet=False) as bob:
                 assert await hold(bob, NOW_MS, "r1", sale="well") == ["r1"]
 

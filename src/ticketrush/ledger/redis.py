@@ -293,6 +293,7 @@ class RedisLedger:
 
     async def reservation(self, id: str) -> m.Reservation | None:
         """See `Ledger.reservation`."""
+        self._watch.check_whole()
         return await self._reads.reservation(id)
 
     def reservations(self) -> AsyncIterator[list[m.Reservation]]:
@@ -301,6 +302,7 @@ class RedisLedger:
 
     async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
         """See `Ledger.reservation_for`."""
+        self._watch.check_whole()
         return await self._reads.reservation_for(sale, buyer, key)
 
     async def events(self, after: int, limit: int) -> list[tuple[int, AnyEvent]]:

@@ -237,7 +237,10 @@ class RedisNode:
         blob, number, shards = await self.command("hmget", meta_of(id), ("created", "number", "shards"))
         if blob is None:
             return None
-        sale = RedisSale(_sale_of(blob), int(number), int(shards), self.name)
+        try:
+            sale = RedisSale(_sale_of(blob), int(number), int(shards), self.name)
+        except (msgspec.DecodeError, ValueError, TypeError) as error:
+            raise LedgerUnavailable(f"sale {id!r} cannot be read; has another version made it? {error}") from error
         for book in range(len(sale.books)):
             await self.look(sale, book)
         if id in self.sales:  # learned of meanwhile, and perhaps selling: there is one local stock of an item

@@ -112,11 +112,15 @@ class Watch:
                     raise
             await asyncio.sleep(TICK_S)
 
+    def check_whole(self) -> None:
+        """Raises LedgerRefused while the ledger is made whole: what is not there may be about to be written again."""
+        if not self.is_whole:
+            raise LedgerRefused("the ledger is being made whole after a failover")
+
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
         """A batch is decided within; none is while the ledger is made whole. Raises LedgerRefused."""
-        if not self.is_whole:
-            raise LedgerRefused("the ledger is being made whole after a failover")
+        self.check_whole()
         self._batches += 1
         try:
             yield

@@ -3,9 +3,9 @@
 if not epoch then return pack({ 'missing' }) end
 local count = 0
 while count < ask.most do
-  local at = next_due()
-  if not at or at > math.min(now, ask.due_by) then break end
-  local id = call('LPOP', KEYS[5]):match('^%d+ (.*)$')
+  local at, id = next_due()
+  if not id or at > math.min(now, ask.due_by) then break end
+  call('LPOP', KEYS[5])
   move(id, row_of(id), 'expired')
   count = count + 1
 end

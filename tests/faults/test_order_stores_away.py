@@ -22,6 +22,10 @@ from ticketrush.orders.sqlite import SqliteOrders
 
 BATCH = [each for number in range(500) for each in (held(f"o{number}"), paid(f"o{number}"))]
 
+WAITING = """
+select count(*) from pg_stat_activity
+where application_name = 'ticketrush' and datname = current_database() and state = 'active'"""
+
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
@@ -99,6 +103,34 @@ def test_whoever_holds_an_order_is_waited_for_within_a_bound(postgres_url: str, 
         await store.put([held("o0"), paid("o1")])
 
     tell(postgres_url, story)
+
+
+def test_what_is_given_up_here_the_server_gives_up_soon(postgres_url: str) -> None:
+    async def story(store: OrderStore) -> None:
+        await store.put([held("o1")])
+        other, watcher = await asyncpg.connect(postgres_url), await asyncpg.connect(postgres_url)
+        try:
+            await other.execute("begin; lock table orders in access exclusive mode")
+            for _ in range(5):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await store.order("o1")
+            async with asyncio.timeout(postgres.ANSWER_S / 2):
+                while await watcher.fetchval(WAITING):
+                    await watcher.execute("select pg_sleep(0.05)")
+        finally:
+            await other.close()
+            await watcher.close()
+        assert await store.order("o1") is not None
+
+    tell(postgres_url, story)
+
+
+def test_a_server_that_cannot_watch_is_good_enough(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those before PostgreSQL 14, which do not know the setting, and those on systems where only 0 is allowed."""
+    for command in ("set setting_of_tomorrow = 500", "set client_connection_check_interval = -1"):
+        monkeypatch.setattr(postgres_connections, "_WATCH", command)
+        tell(postgres_url, lambda store: store.put([held("o1")]))
 
 
 def test_a_transaction_that_the_server_gives_up_is_tried_again(postgres_url: str) -> None:

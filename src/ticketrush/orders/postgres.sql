@@ -105,6 +105,9 @@ insert into schema_version (number, name) values ($1, $2)
 -- durable: for a connection to a server where commits are not durable unless one says so.
 select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'
 
+-- watch: how often the server looks, while it works for this connection, whether anybody still waits; in milliseconds.
+set client_connection_check_interval = 500
+
 -- lock: one program migrates at a time; until the end of the transaction. The number is "TRSO".
 select pg_advisory_xact_lock(1414681423)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -26,6 +26,8 @@ _EPOCH_MS: Final = 946_684_800_000
 """PostgreSQL counts microseconds from the year 2000."""
 
 _DURABLE: Final = statements("postgres")["durable"]
+
+_WATCH: Final = statements("postgres")["watch"]
 
 _LIMIT: Final = statements("postgres")["limit"]
 
@@ -109,7 +111,7 @@ class Connections:
             connection.terminate()
 
     async def _connect(self, within_s: float) -> Connection:
-        """A new connection. The server ends by itself what was broken off here without its noticing."""
+        """A new connection. The server ends by itself what was broken off here: soon if it can watch."""
         limit = _limit(within_s)
         connection = await asyncpg.connect(
             self._url,
@@ -126,6 +128,8 @@ class Connections:
                 "timestamptz", schema="pg_catalog", format="tuple", encoder=_encode_time, decoder=_decode_time
             )
             await connection.execute(_DURABLE)
+            with suppress(asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
+                await connection.execute(_WATCH)  # servers before PostgreSQL 14 cannot, nor can every system
         except BaseException:
             connection.terminate()
             raise

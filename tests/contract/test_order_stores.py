@@ -150,9 +150,10 @@ def test_a_contradiction_is_refused_and_nothing_of_the_batch_is_written(
 @pytest.mark.parametrize(
     ("notice", "why"),
     [
-        (held("o", claim("an\0n")), "NUL"),
-        (paid("o\0"), "NUL"),
-        (held("o", claim(key="k\0")), "NUL"),
+        (held("o", claim("an\0n")), r"no store can write '\\x00'"),
+        (paid("o\0"), r"no store can write '\\x00'"),
+        (held("o", claim(key="k\0")), r"no store can write '\\x00'"),
+        (held("o", claim(key="k\ud800")), r"no store can write '\\ud800'"),
         (held("o", claim(quantity=0)), "1 at least"),
     ],
 )
@@ -261,7 +262,7 @@ def test_states_and_totals(url: str) -> None:
 
 def test_dead_letters_are_kept_once_until_they_are_settled(url: str) -> None:
     async def story(store: OrderStore) -> None:
-        letters = [DeadLetter(f"log/{number}", b"\0{", "no\0t JSON", 5 + number) for number in range(3)]
+        letters = [DeadLetter(f"log/{number}", b"\0{", "not JSON", 5 + number) for number in range(3)]
         await store.put([], dead=letters)
         await store.put([held("o")], dead=[*letters, letters[0]])
         first, second, third = await store.dead_letters(after=0, limit=9)
@@ -273,6 +274,19 @@ def test_dead_letters_are_kept_once_until_they_are_settled(url: str) -> None:
         assert not await store.settle(third.number + 1, "given up", 9)
         await store.put([], dead=letters)  # the log sends them once more
         assert await store.dead_letters(after=0, limit=9) == [first, third]
+
+    tell(url, story)
+
+
+def test_what_no_store_can_write_in_a_text_is_replaced(url: str) -> None:
+    """A dead letter that could not be written would be tried for ever."""
+
+    async def story(store: OrderStore) -> None:
+        odd, clean = "no\0t \ud800JSON", "no\N{REPLACEMENT CHARACTER}t \N{REPLACEMENT CHARACTER}JSON"
+        await store.put([], dead=[DeadLetter(odd, b"\0{", odd, 1)], repairs=[Repair("o", "held", "paid", odd, 1)])
+        (letter,), (repair,) = await store.dead_letters(after=0, limit=9), await store.repairs(limit=9)
+        assert (letter.where, letter.error, repair.reason) == (clean, clean, clean)
+        assert await store.settle(letter.number, odd, 2)
 
     tell(url, story)
 

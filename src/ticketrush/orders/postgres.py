@@ -16,7 +16,7 @@ from ticketrush.orders.errors import NoticeRefused, StoreUnavailable
 from ticketrush.orders.model import PAYLOAD_MAX, DeadLetter, Notice, Order, OrderState, Repair
 from ticketrush.orders.postgres_connections import Connection, Connections, Record
 from ticketrush.orders.protocol import Totals
-from ticketrush.orders.rows import COLUMNS, Row, order_of, refusal, rows_of
+from ticketrush.orders.rows import COLUMNS, Row, clean, order_of, refusal, rows_of
 from ticketrush.orders.tables import check_whole, migrations, missing, statements
 
 ANSWER_S: Final = 10.0
@@ -94,10 +94,10 @@ class PostgresOrders:
         if notices:
             work.append(("put", _columns(rows_of(notices), COLUMNS)))
         if dead:
-            letters = [(_text(each.where), each.payload[:PAYLOAD_MAX], _text(each.error), each.at_ms) for each in dead]
+            letters = [(clean(each.where), each.payload[:PAYLOAD_MAX], clean(each.error), each.at_ms) for each in dead]
             work.append(("put_dead_letters", _columns(letters, 4)))
         if repairs:
-            mended = [(each.order, each.before, each.after, _text(each.reason), each.at_ms) for each in repairs]
+            mended = [(each.order, each.before, each.after, clean(each.reason), each.at_ms) for each in repairs]
             work.append(("put_repairs", _columns(mended, 5)))
         if position is not None:
             work.append(("put_position", position))
@@ -140,7 +140,7 @@ class PostgresOrders:
 
     async def settle(self, number: int, outcome: str, at_ms: int) -> bool:
         """See `OrderStore.settle`."""
-        return bool(await self._all("settle", at_ms, _text(outcome), number))
+        return bool(await self._all("settle", at_ms, clean(outcome), number))
 
     async def repairs(self, *, limit: int) -> list[Repair]:
         """See `OrderStore.repairs`."""
@@ -195,8 +195,3 @@ def _columns(rows: Sequence[Row | tuple[Any, ...]], count: int) -> list[list[Any
     columns = [list(column) for column in zip(*rows, strict=True)]
     assert len(columns) == count, f"{len(columns)} columns instead of {count}"
     return columns
-
-
-def _text(said: str) -> str:
-    """A text from anywhere, as PostgreSQL can store it."""
-    return said.replace("\0", "\N{REPLACEMENT CHARACTER}")

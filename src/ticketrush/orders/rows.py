@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -32,6 +33,8 @@ _OTHER_TIMES: Final = {
 }
 """What a row with one time has before and after it."""
 
+_UNWRITABLE: Final = re.compile("[\0\ud800-\udfff]")
+
 _REASONS: Final = {
     "orders_written_once": "another claim or payment is known already, and what was written does not change",
     "orders_stay": "orders are never removed",
@@ -41,6 +44,11 @@ _REASONS: Final = {
     "orders_whole_payment": "paid and payment come together",
     "orders_amounts": "a quantity is 1 at least, an amount 0",
 }
+
+
+def clean(said: str) -> str:
+    """A text from anywhere, as every store can write it: without NUL, and without halves of surrogate pairs."""
+    return _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", said)
 
 
 def refusal(order: object, constraint: str) -> NoticeRefused:
@@ -81,8 +89,8 @@ def _row(notice: Notice) -> Row:
     texts = notice.order + notice.payment
     if claim is not None:
         texts += claim.sale + claim.item + claim.buyer + claim.currency + claim.key
-    if "\0" in texts:
-        raise NoticeRefused(f"order {notice.order!r} is refused: PostgreSQL cannot store a NUL character in a text")
+    if (found := _UNWRITABLE.search(texts)) is not None:
+        raise NoticeRefused(f"order {notice.order!r} is refused: no store can write {found[0]!r} in a text")
     said = _NO_CLAIM if claim is None else astuple(claim)
     before, after = _OTHER_TIMES[notice.kind]
     return (notice.order, *said, notice.payment or None, *before, notice.at_ms, *after)

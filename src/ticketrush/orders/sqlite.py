@@ -23,7 +23,7 @@ from ticketrush.ledger.worker import Worker
 from ticketrush.orders.errors import StoreOutdated, StoreUnavailable
 from ticketrush.orders.model import PAYLOAD_MAX, DeadLetter, Notice, Order, OrderState, Repair
 from ticketrush.orders.protocol import Totals
-from ticketrush.orders.rows import Row, order_of, parted, refusal, rows_of
+from ticketrush.orders.rows import Row, clean, order_of, parted, refusal, rows_of
 from ticketrush.orders.tables import check_whole, migrations, missing, statements
 
 APPLICATION_ID: Final = 0x5452534F
@@ -94,8 +94,8 @@ class SqliteOrders:
     ) -> None:
         """See `OrderStore.put`."""
         rows = rows_of(notices)
-        letters = [(each.where, each.payload[:PAYLOAD_MAX], each.error, each.at_ms) for each in dead]
-        mended = [(each.order, each.before, each.after, each.reason, each.at_ms) for each in repairs]
+        letters = [(clean(each.where), each.payload[:PAYLOAD_MAX], clean(each.error), each.at_ms) for each in dead]
+        mended = [(each.order, each.before, each.after, clean(each.reason), each.at_ms) for each in repairs]
         await self._writer.ask(_put, rows, letters, mended, position)
 
     async def position(self, source: str) -> str | None:
@@ -133,7 +133,7 @@ class SqliteOrders:
 
     async def settle(self, number: int, outcome: str, at_ms: int) -> bool:
         """See `OrderStore.settle`."""
-        return bool(await self._writer.ask(_all, "settle", (at_ms, outcome, number)))
+        return bool(await self._writer.ask(_all, "settle", (at_ms, clean(outcome), number)))
 
     async def repairs(self, *, limit: int) -> list[Repair]:
         """See `OrderStore.repairs`."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,10 +17,14 @@ from typing import Any
 import pytest
 
 from tests.gateways import SECRET, Gateway, gateway
+from tests.in_loop import in_loop
 from ticketrush.cluster.ports import free_port
 from ticketrush.errors import InvalidRequest
 from ticketrush.payments.http_gateway import ANSWER_BYTES_MAX, TRIES, HttpGateway
 from ticketrush.payments.protocol import Charge, ChargeState, GatewayUnavailable
+from ticketrush.payments.service import sender
+from ticketrush.payments.service.book import _NEXT, Book
+from ticketrush.payments.service.habits import Habits
 from ticketrush.payments.signatures import Verifier
 
 WEBHOOK_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -161,6 +167,42 @@ def test_of_several_urls_the_next_one_is_tried(tmp_path: Path, hearers: Callable
             made.call("POST", "/charges", body(f"o{number}"))
         made.quiet()
     assert len(hearer.told) == 4
+
+
+@in_loop
+async def test_webhooks_go_on_when_the_disk_was_full(
+    tmp_path: Path, hearers: Callable[..., Hearer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "LOOK_S", 0.1)
+    hearer, book, now_ms = hearers(), Book(str(tmp_path / "gateway.db"), Habits()), time.time_ns() // 1_000_000
+    for number in range(100):
+        book.charge(f"o{number}", 700, "CNY", key=None, decline=False, at_ms=now_ms + 1, now_ms=now_ms)
+    room = book._db.pragma("max_page_count")
+    book._db.pragma("max_page_count", 1)  # no more than there are
+    work = asyncio.create_task(sender.Sender(book, [hearer.url], SECRET).run())
+    await asyncio.sleep(0.3)
+    assert book.open_matters() == (100, 100, 0)
+    book._db.pragma("max_page_count", room)
+    async with asyncio.timeout(20):
+        while book.open_matters() != (100, 0, 0):
+            assert not work.done()
+            await asyncio.sleep(0.02)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    book.close()
+    assert len(hearer.told) == 100
+
+
+def test_when_the_next_thing_is_due_is_found_without_reading_the_whole_book() -> None:
+    now_ms = time.time_ns() // 1_000_000
+    with contextlib.closing(Book(":memory:", Habits())) as book:
+        assert book.next_at_ms() is None
+        book.charge("o1", 700, "CNY", key=None, decline=False, at_ms=now_ms + 9, now_ms=now_ms)
+        assert book.next_at_ms() == now_ms + 9
+        book.charge("o2", 700, "CNY", key=None, decline=False, at_ms=now_ms, now_ms=now_ms)
+        assert book.next_at_ms() == now_ms
+        plan = [str(row[3]) for row in book._db.execute(f"explain query plan {_NEXT}")]
+    assert not [step for step in plan if step.startswith(("SCAN charges", "SCAN deliveries"))]
 
 
 def test_what_is_no_charge_is_refused(tmp_path: Path, hearers: Callable[..., Hearer]) -> None:

@@ -44,7 +44,8 @@ WHERE state = 'pending' AND decide_at_ms <= ? ORDER BY decide_at_ms LIMIT ?"""
 _DUE: Final = "SELECT seq, message, body, tries FROM deliveries WHERE due_at_ms <= ? ORDER BY due_at_ms LIMIT ?"
 _NEXT: Final = """
 SELECT min(at_ms) FROM (
-    SELECT decide_at_ms AS at_ms FROM charges WHERE state = 'pending' UNION ALL SELECT due_at_ms FROM deliveries
+    SELECT min(decide_at_ms) AS at_ms FROM charges WHERE state = 'pending'
+    UNION ALL SELECT min(due_at_ms) FROM deliveries
 )"""
 _DECIDE_AT_ONCE: Final = 100
 

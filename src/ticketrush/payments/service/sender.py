@@ -52,10 +52,14 @@ class Sender:
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
             try:
                 while True:
-                    self._woken.clear()
-                    self._book.decide(_now_ms())
-                    self._begin(session)
-                    await self._rest()
+                    try:
+                        self._woken.clear()
+                        self._book.decide(_now_ms())
+                        self._begin(session)
+                        await self._rest()
+                    except Exception:
+                        log.exception("book_fails")  # a disk that is full has room again some day
+                        await asyncio.sleep(LOOK_S)
             finally:
                 for task in self._under_way.values():
                     task.cancel()
@@ -91,6 +95,9 @@ class Sender:
             is_taken = False
         try:
             self._note(delivery, is_taken)
+        except Exception:
+            log.exception("book_fails", webhook=delivery.message)
+            await asyncio.sleep(LOOK_S)  # it is sent again
         finally:
             del self._under_way[delivery.seq]
             self.wake()

@@ -257,6 +257,8 @@ def test_the_client_speaks_all_calls(tmp_path: Path, hearers: Callable[..., Hear
 
 
 GOOD = b'{"id":"ch_1","order":"o1","amount_minor":700,"currency":"CNY","state":"approved"}'
+NAMES = [b'""', b'"a b"', b'"a\\u0000b"', b'"%s"' % (b"x" * 129)]
+"""Of which no order and no charge has one."""
 
 
 def test_an_answer_that_got_lost_is_asked_for_again_with_the_same_key(hearers: Callable[..., Hearer]) -> None:
@@ -271,13 +273,25 @@ def test_an_answer_that_got_lost_is_asked_for_again_with_the_same_key(hearers: C
 
 
 @pytest.mark.parametrize(
-    "answer", [(500, b""), (200, b"{"), (200, b"[]"), (200, b"x" * (ANSWER_BYTES_MAX + 1)), (302, b""), (418, b"")]
+    "answer",
+    [
+        *((500, b""), (200, b"{"), (200, b"[]"), (200, b"x" * (ANSWER_BYTES_MAX + 1)), (302, b""), (418, b"")),
+        *((201, GOOD.replace(b'"ch_1"', name)) for name in NAMES),
+        (201, GOOD.replace(b"o1", b"o2")),
+    ],
 )
 def test_an_answer_that_is_none_is_not_known(hearers: Callable[..., Hearer], answer: tuple[int, bytes]) -> None:
     hearer = hearers(*[answer] * TRIES)
     with pytest.raises(GatewayUnavailable):
         asyncio.run(ask(hearer.url, charge))
     assert len(hearer.heard) <= TRIES
+
+
+def test_the_last_charge_of_another_order_is_not_known(hearers: Callable[..., Hearer]) -> None:
+    with pytest.raises(GatewayUnavailable, match="charge of o2 instead of o1"):
+        asyncio.run(
+            ask(hearers((200, b"[" + GOOD.replace(b"o1", b"o2") + b"]")).url, lambda client: client.latest("o1"))
+        )
 
 
 def test_without_a_gateway_the_client_gives_up_in_time() -> None:

@@ -57,7 +57,7 @@ class HttpGateway:
             raise InvalidRequest(
                 f"the payment gateway does not take this payment: {data[:200].decode(errors='replace')}"
             )
-        return _decoded(_charge_of, status, data)
+        return _checked(order, _decoded(_charge_of, status, data))
 
     async def refund(self, payment: str) -> Charge | None:
         """See `Gateway.refund`."""
@@ -73,7 +73,7 @@ class HttpGateway:
         """See `Gateway.latest`. Asks once only: somebody waits to read an order."""
         status, data = await self._ask("GET", f"/charges?order={quote(order, safe='')}&limit=1")
         charges = _decoded(_charges_of, status, data)
-        return charges[0] if charges else None
+        return _checked(order, charges[0]) if charges else None
 
     async def close(self) -> None:
         """See `Gateway.close`."""
@@ -129,3 +129,10 @@ def _decoded(decode: Callable[[bytes], _T], status: int, data: bytes) -> _T:
         return decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise GatewayUnavailable(f"the payment gateway's answer cannot be read: {error}") from error
+
+
+def _checked(order: str, charge: Charge) -> Charge:
+    """The charge. Raises GatewayUnavailable if it is of another order."""
+    if charge.order != order:
+        raise GatewayUnavailable(f"the payment gateway answered with a charge of {charge.order} instead of {order}")
+    return charge

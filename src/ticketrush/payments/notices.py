@@ -8,9 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from ticketrush.clock import iso
-from ticketrush.payments.protocol import Charge, ChargeState
-
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
+from ticketrush.payments.protocol import Charge, ChargeState, Name
 
 
 class Told(enum.StrEnum):
@@ -24,8 +22,8 @@ class Told(enum.StrEnum):
 class Payment(msgspec.Struct, frozen=True, gc=False):
     """Which payment, of which order, of how much: minor units of a currency (ISO 4217)."""
 
-    payment: _Name
-    order: _Name
+    payment: Name
+    order: Name
     amount_minor: Annotated[int, msgspec.Meta(ge=0, le=10**15)]
     currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")]
 

@@ -8,11 +8,14 @@ of the two a gateway does: who asks for a charge must take both.
 from __future__ import annotations
 
 import enum
-from typing import Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from ticketrush.errors import TicketrushError
+
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
+"""The id of a charge or of an order, from whoever tells it."""
 
 
 class GatewayUnavailable(TicketrushError):
@@ -31,8 +34,8 @@ class ChargeState(enum.StrEnum):
 class Charge(msgspec.Struct, frozen=True, gc=False):
     """An attempt to take money for an order, in minor units of a currency (ISO 4217)."""
 
-    id: str
-    order: str
+    id: Name
+    order: Name
     amount_minor: int
     currency: str
     state: ChargeState

@@ -294,6 +294,13 @@ def test_the_last_charge_of_another_order_is_not_known(hearers: Callable[..., He
         )
 
 
+@pytest.mark.parametrize("host", ["gw..x", "x:99999", "[::1", "a" * 64, ""])
+def test_what_is_no_url_is_unavailable_and_its_password_is_not_told(host: str) -> None:
+    with pytest.raises(GatewayUnavailable, match=r"\(not a URL\)") as failed:
+        asyncio.run(ask(f"http://me:hush@{host}", lambda client: client.latest("o1")))
+    assert "hush" not in str(failed.value)
+
+
 def test_without_a_gateway_the_client_gives_up_in_time() -> None:
     async def story(client: HttpGateway) -> None:
         async with asyncio.timeout(5):

@@ -18,7 +18,7 @@ import msgspec
 
 from ticketrush.errors import InvalidRequest
 from ticketrush.payments.protocol import Charge, GatewayUnavailable
-from ticketrush.payments.wording import why_silent
+from ticketrush.payments.wording import SILENT, why_silent
 
 _T = TypeVar("_T")
 
@@ -105,7 +105,7 @@ class HttpGateway:
             ) as response:
                 data = await _bounded(response.content)
                 status = response.status
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except SILENT as error:
             why = why_silent(error, self._timeout.total or 0.0)
             raise GatewayUnavailable(f"the payment gateway did not answer {method} {path} ({why})") from error
         if status >= 500:

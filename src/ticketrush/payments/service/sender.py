@@ -13,7 +13,7 @@ import aiohttp
 from ticketrush import logs
 from ticketrush.payments.service.book import Book, Delivery
 from ticketrush.payments.signatures import sign
-from ticketrush.payments.wording import why_silent
+from ticketrush.payments.wording import SILENT, why_silent
 
 AT_ONCE: Final = 64
 """Webhooks under way at a time."""
@@ -127,7 +127,7 @@ class Sender:
                     return True
                 said = (await answer.content.read(500)).decode(errors="replace")
                 log.warning("webhook_refused", webhook=delivery.message, status=answer.status, said=said)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except SILENT as error:
             log.info("webhook_unanswered", webhook=delivery.message, error=why_silent(error, TIMEOUT_S))
         return False
 

@@ -21,6 +21,10 @@ LAB := [ "$$(id -u)" -ne 0 ] || scripts/need $(EDGE)
 # On a person's machine the tests say at their end what they left out; CI has everything.
 KAFKA := scripts/kafka >/dev/null || [ "$$CI" != true ]
 
+# Most tests wait more than they work, so files are run side by side, WORKERS of them at a time; 0: one after the other.
+WORKERS ?= 2
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup rush demo up lab test test-all faults check format bench docs pins clean
 
@@ -55,13 +59,13 @@ test: $(READY)  ## Pass every test but the slow ones: unit, contract, property, 
 	@scripts/need ab wrk nginx openssl curl chromium
 	@$(LAB)
 	@$(KAFKA)
-	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+	$(BIN)/python -m pytest -m 'not slow' $(SIDE_BY_SIDE) $(TESTS)
 
 test-all: $(READY)  ## Pass every test, the slow ones too.
 	@scripts/need ab wrk nginx openssl curl chromium
 	@$(LAB)
 	@$(KAFKA)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(TESTS)
 
 faults: $(READY)  ## Kill, stop, cut and fill the disk, at full length: 100 × kill -9 under load.
 	@scripts/need nginx

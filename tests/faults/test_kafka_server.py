@@ -132,11 +132,12 @@ def test_nothing_is_left_of_it() -> None:
     assert not server.folder.exists()
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("ci", [False, True])
-def test_a_run_without_kafka_says_what_it_leaves_out_and_in_ci_it_fails(tmp_path: Path, ci: bool) -> None:
+def test_a_run_without_kafka_says_what_it_leaves_out_and_in_ci_it_fails(tmp_path: Path, ci: bool, workers: str) -> None:
     env = {name: value for name, value in os.environ.items() if name not in {"CI", SERVERS}}
     env |= {"XDG_CACHE_HOME": str(tmp_path)} | ({"CI": "true"} if ci else {})
-    command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "its_order or the_script"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, __file__, "-k", "its_order or the_script"]
     run = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
     why = "there is no Kafka: install Java 17 and mvn, and run scripts/kafka"

@@ -8,12 +8,11 @@ from typing import Final
 
 import pytest
 
+from tests.left_out import leave_out
 from ticketrush.lab.errors import NoLab
 from ticketrush.lab.netns import require
 from ticketrush.lab.tools import check_all, look_for
 
-_WHY: Final = pytest.StashKey[str]()
-_COUNT: Final = pytest.StashKey[int]()
 _HERE: Final = Path(__file__).parent
 
 
@@ -25,21 +24,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         check_all()
         _need_keepalived()
     except NoLab as error:
-        ours = [item for item in items if _HERE in item.path.parents]
-        if ours and os.environ.get("CI") != "true":
-            config.stash[_WHY], config.stash[_COUNT] = str(error), len(ours)
-            config.hook.pytest_deselected(items=ours)
-            items[:] = [item for item in items if item not in ours]
+        ours = {item: str(error) for item in items if _HERE in item.path.parents}
+        if os.environ.get("CI") != "true":
+            leave_out(config, items, ours)
 
 
 def _need_keepalived() -> None:
     """For tests of VRRP; the lab itself has none."""
     if look_for("keepalived") is None:
         raise NoLab("tests of balancers need keepalived, not found here: install the package keepalived")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say at the end what was left out, and why."""
-    if why := config.stash.get(_WHY, ""):
-        count = config.stash[_COUNT]
-        terminalreporter.write_line(f"{count} {'test was' if count == 1 else 'tests were'} left out: {why}")

@@ -22,7 +22,7 @@ from typing import Final, Self, TypeVar, cast
 from ticketrush import audit, logs
 from ticketrush import model as m
 from ticketrush.admission.gate import Gate
-from ticketrush.admission.limits import check_id, check_key, check_payment, check_reserve, check_units
+from ticketrush.admission.limits import check_key, check_payment, check_reserve, check_units, is_id, unheard_of
 from ticketrush.clock import Clock, SystemClock
 from ticketrush.errors import LedgerRefused, LedgerUnavailable, TicketrushError
 from ticketrush.events import AnyEvent
@@ -273,6 +273,8 @@ class Engine:
 
     async def execute(self, command: m.Command) -> m.Outcome:
         """The outcome of `command`, durable before this returns."""
+        if (refused := unheard_of(command)) is not None:
+            return refused
         outcome: asyncio.Future[m.Outcome] = asyncio.get_running_loop().create_future()
 
         def reply(value: m.Outcome) -> None:
@@ -307,18 +309,15 @@ class Engine:
         Raises:
             InvalidRequest: `payment` is not a text of 1 to 128 printable characters; nothing happened.
         """
-        check_id(id)
         check_payment(payment)
         return _expect(await self.execute(m.Confirm(id, payment)), m.Changed)
 
     async def cancel(self, id: str) -> m.Changed | Refused:
         """HELD -> CANCELLED; the units can be bought again at once."""
-        check_id(id)
         return _expect(await self.execute(m.Cancel(id)), m.Changed)
 
     async def refund(self, id: str) -> m.Changed | Refused:
         """PAID -> REFUNDED; the units can be bought again at once."""
-        check_id(id)
         return _expect(await self.execute(m.Refund(id)), m.Changed)
 
     async def create_sale(self, sale: m.Sale) -> m.SaleChanged | Refused:
@@ -353,7 +352,7 @@ class Engine:
 
     async def reservation(self, id: str) -> m.Reservation | None:
         """A committed reservation; None for an unknown id. Raises LedgerUnavailable after `patience_s`."""
-        return await self._soon(self._ledger.reservation(id))
+        return await self._soon(self._ledger.reservation(id)) if is_id(id) else None
 
     async def reservation_for(self, sale: str, buyer: str, key: str) -> m.Reservation | None:
         """The committed reservation that `buyer` made in `sale` under `key`."""

@@ -236,6 +236,23 @@ def test_a_quantity_that_a_journal_could_not_give_back_is_refused(url: str, quan
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("id", ["\ud800", "", "a b", "抢", "x" * 129, 4711, None])
+def test_what_can_be_no_id_is_unknown_like_any_other(url: str, id: Any) -> None:
+    unknown_sale, unknown = Refused(Reason.UNKNOWN_SALE), Refused(Reason.UNKNOWN_RESERVATION)
+
+    async def story() -> None:
+        async with ticketrush.open(url) as desk:
+            await desk.create_sale(sale())
+            assert await desk.reserve(id, "second", "ada") == unknown_sale
+            assert [await desk.open_sale(id), await desk.close_sale(id)] == [unknown_sale] * 2
+            assert await desk.add_stock(id, "second", 1, key="k") == unknown_sale
+            assert await desk.add_stock("g1", id, 1, key="k") == Refused(Reason.UNKNOWN_ITEM)
+            assert [await desk.cancel(id), await desk.refund(id), await desk.confirm(id, "p")] == [unknown] * 3
+            assert await desk.reservation(id) is None
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("payment", [4711, None, b"p", "", "a\n", "x" * 129])
 def test_a_payment_that_a_journal_could_not_give_back_is_refused(url: str, payment: Any) -> None:
     async def story() -> None:

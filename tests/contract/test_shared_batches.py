@@ -12,6 +12,7 @@ import pytest
 
 from tests.contract.nodes import do, node
 from ticketrush import model as m
+from ticketrush.engine import Engine
 from ticketrush.errors import LedgerRefused, LedgerUnavailable
 from ticketrush.ledger.redis import RedisLedger
 from ticketrush.ledger.redis_decide import OPS_MAX, RETRY_MS
@@ -135,5 +136,27 @@ def test_a_reservation_that_cannot_be_looked_for_fails_alone_and_once(valkey_url
             assert outcomes[:2] == [UNAVAILABLE] * 2
             assert isinstance(outcomes[2], m.Reserved)
             assert looks <= 2, "one search over two books"
+
+    asyncio.run(story())
+
+
+def test_an_id_that_cannot_be_written_costs_the_others_of_its_batch_nothing(valkey_url: str) -> None:
+    bad = "\ud800"
+
+    async def story() -> None:
+        ledger = RedisLedger(valkey_url, node="ann")
+        async with Engine(ledger) as engine:
+            await engine.create_sale(m.Sale("good", (m.Item("i", 100),), opens_at_ms=0))
+            buying = [engine.reserve("good", "i", f"b{number}") for number in range(10)]
+            asking = [engine.cancel(bad), engine.cancel(bad * 32 + ledger._node.sales["good"].routes[0])]
+            naming = [engine.reserve(bad, "i", "b"), engine.open_sale(bad), engine.add_stock("good", bad, 1, key="k")]
+            told = await asyncio.gather(*buying, *asking, *naming)
+            assert [type(outcome) for outcome in told[:10]] == [m.Reserved] * 10
+            assert [outcome.reason for outcome in told[10:] if isinstance(outcome, m.Refused)] == [
+                *[m.Reason.UNKNOWN_RESERVATION] * 2,
+                *[m.Reason.UNKNOWN_SALE] * 2,
+                m.Reason.UNKNOWN_ITEM,
+            ]
+            assert await engine.reservation(bad) is None
 
     asyncio.run(story())

@@ -167,3 +167,23 @@ async def keep_alive(ann: RedisLedger, bob: RedisLedger) -> None:
 
 def test_only_a_lease_that_has_units_is_kept_alive(valkey_url: str) -> None:
     run(keep_alive, valkey_url)
+
+
+async def fail_without_a_word(ann: RedisLedger, bob: RedisLedger) -> None:
+    """Whatever goes wrong with a call that may have spent units, they are given up with their lease."""
+    real_run = ann._link.run
+
+    async def run(name: str, *args: Any, **more: Any) -> Any:
+        if name == "decide":
+            raise TypeError("cannot be written")
+        return await real_run(name, *args, **more)
+
+    with patch.object(ann._link, "run", run), pytest.raises(TypeError):
+        await buy(ann, 7)
+    await ann._reaper.dropped()
+    level = (await bob.state()).levels["s"]["i"]
+    assert (level.available, level.leased) == (CAPACITY, 0)
+
+
+def test_units_of_a_call_that_fails_in_any_way_do_not_lie_idle(valkey_url: str) -> None:
+    run(fail_without_a_word, valkey_url, shards=1)

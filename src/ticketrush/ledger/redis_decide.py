@@ -148,7 +148,7 @@ class Decider:
         except LedgerRefused:
             self._put_back(sale, budgets, {})
             raise
-        except LedgerUnavailable:
+        except BaseException:
             for item, (lease, _) in leases.items():  # may have been spent, or still be: never used again
                 if sale.shelves[item].local.lease == lease:
                     self._node.drop(sale, sale.shelves[item])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 from unittest.mock import patch
 
@@ -11,6 +12,7 @@ import pytest
 from tests.contract.nodes import do, node
 from ticketrush import model as m
 from ticketrush.events import Held
+from ticketrush.ledger import redis_reads
 
 
 def sale(id: str) -> m.Sale:
@@ -105,3 +107,66 @@ async def give_ids(url: str) -> None:
 
 def test_ids_that_callers_choose_are_found_whatever_they_look_like(valkey_url: str) -> None:
     asyncio.run(give_ids(valkey_url))
+
+
+def drawn(number: int) -> str:
+    """An id as a node draws it for a sale that it has not heard of, which says not where it is."""
+    return f"{number:032x}"
+
+
+async def ask_for_anything(url: str) -> None:
+    """Searches that take 10 ms, as with hundreds of sales, for many who ask for ever other ids."""
+    async with node(url, "ann") as ann:
+        await do(ann, m.CreateSale(sale("s")))
+        await do(ann, m.Reserve(drawn(1), "s", "i", "b", 1, ""))
+        reads, searched, real_search = ann._reads, 0, ann._reads._search
+
+        async def search(id: str) -> tuple[str, int] | None:
+            nonlocal searched
+            searched += 1
+            await asyncio.sleep(0.01)
+            return await real_search(id)
+
+        async def ask(first: int) -> None:
+            for number in range(first, first + 1_000):
+                assert await ann.reservation(drawn(number)) is None
+
+        with patch.object(reads, "_search", search):
+            asking = [asyncio.create_task(ask(1_000 * number)) for number in range(1, 5)]
+            await asyncio.sleep(0.5)
+            assert 1 <= searched <= 5, "a tenth of the time"
+            began_s, before = time.monotonic(), searched
+            for _ in range(5):
+                assert isinstance(await do(ann, m.Confirm(drawn(1), "p")), m.Changed)
+                assert await do(ann, m.Cancel(drawn(2))) == m.Refused(m.Reason.UNKNOWN_RESERVATION)
+            assert searched >= before + 10, "what decides always looks"
+            assert time.monotonic() - began_s < 0.5, "and waits for no read"
+            for task in asking:
+                task.cancel()
+
+
+def test_who_reads_ids_that_are_nowhere_keeps_the_books_busy_for_a_tenth_of_the_time(valkey_url: str) -> None:
+    asyncio.run(ask_for_anything(valkey_url))
+
+
+async def ask_again(url: str) -> None:
+    async with node(url, "ann") as ann:
+        await do(ann, m.CreateSale(sale("s")))
+        await do(ann, m.Reserve(drawn(1), "s", "i", "b", 1, ""))
+        before = ann.calls()["hexists"]
+        for _ in range(10):
+            assert await ann.reservation(drawn(1)) is not None
+            assert await ann.reservation(drawn(2)) is None
+        assert ann.calls()["hexists"] == before + 2
+        await do(ann, m.Reserve(drawn(2), "s", "i", "c", 1, ""))
+        assert isinstance(await do(ann, m.Confirm(drawn(2), "p")), m.Changed), "nothing is decided from memory"
+        with patch.object(redis_reads, "FOUND_MAX", 5):
+            for number in range(3, 20):
+                assert await ann.reservation(drawn(number)) is None
+        assert len(ann._reads._found) <= 5
+        ann._reads._found[drawn(2)] = (time.monotonic(), None)
+        assert await ann.reservation(drawn(2)) is not None, "and for a moment only"
+
+
+def test_what_came_of_a_search_is_remembered_for_a_moment_by_those_who_read(valkey_url: str) -> None:
+    asyncio.run(ask_again(valkey_url))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +28,13 @@ from ticketrush.model import State
 
 SEARCH_S: Final = 1.0
 """How long an id that does not say where it is may wait and be looked for."""
+
+RESTING: Final = 9
+"""For how many times as long as a read has searched no other one does: a tenth of the time is for it."""
+
+FOUND_S: Final = 1.0
+FOUND_MAX: Final = 1_000
+"""How long, and of how many ids at most, it is remembered what a read's search came to."""
 
 ENTRIES_AT_ONCE: Final = 500
 RECORDS_AT_ONCE: Final = 1_000
@@ -68,6 +76,11 @@ class Reads:
         self._cursors: dict[int, dict[str, Position]] = {0: {}}
         """Number of events -> where in each stream reading goes on behind them."""
         self._searching = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        self._search_at_s = 0.0
+        """Before this no read searches, monotonic."""
+        self._found: dict[str, tuple[float, Where | None]] = {}
+        """Id -> until when it is believed, and where it is; oldest first."""
 
     # --- reservations -----------------------------------------------------------------------
 
@@ -82,11 +95,40 @@ class Reads:
         An id that this ledger has made says where to look, though perhaps in a sale that this node has not heard
         of yet. Any other id is looked for in every book.
         """
+        return await self._named(id) or await self._search(id)
+
+    async def _named(self, id: str) -> Where | None:
         found = self.route(id)
         if found is None and ROUTE in id:
             await self._node.discover_soon()
             found = self.route(id)
-        return found or await self._search(id)
+        return found
+
+    async def _search_seldom(self, id: str) -> Where | None:
+        """The same as `_search` for a read, which anybody may ask for with any id: in its turn, or from memory.
+
+        Nothing is decided by that. Decisions wait for no turn, and look.
+        """
+        until_s, where = self._found.get(id, (0.0, None))
+        if time.monotonic() < until_s:
+            await asyncio.sleep(0)  # who asks in a row must not keep others from their turn
+            return where
+        try:
+            async with asyncio.timeout(SEARCH_S), self._reading:
+                await asyncio.sleep(self._search_at_s - time.monotonic())
+                began_s = time.monotonic()
+                try:
+                    where = await self._search(id)
+                finally:
+                    now_s = time.monotonic()
+                    self._search_at_s = now_s + RESTING * (now_s - began_s)
+        except TimeoutError:
+            raise LedgerUnavailable("an id that says not where it is was not looked for in time") from None
+        self._found.pop(id, None)
+        self._found[id] = (now_s + FOUND_S, where)
+        if len(self._found) > FOUND_MAX:
+            del self._found[next(iter(self._found))]
+        return where
 
     async def _search(self, id: str) -> Where | None:
         """Look into every book; for one id at a time, since it may be many, and for a bounded time."""
@@ -103,7 +145,7 @@ class Reads:
 
     async def reservation(self, id: str) -> m.Reservation | None:
         """A committed reservation; None for an unknown id."""
-        where = await self.find(id)
+        where = await self._named(id) or await self._search_seldom(id)
         if where is None:
             return None
         sale, number = where

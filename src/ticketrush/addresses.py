@@ -18,11 +18,12 @@ POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
 FILE: Final = "sqlite:///"
 """How the URL of a file begins."""
 
-_HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):[1-9][0-9]{0,4}", re.ASCII)
+_PART: Final = r"[^\s/:@\[\].]{1,63}"
+_HOST_AND_PORT: Final = re.compile(rf"(\[[0-9A-Fa-f:.]+\]|{_PART}(\.{_PART})*\.?):[1-9][0-9]{{0,4}}", re.ASCII)
 """Host and port; an IPv6 address stands in brackets."""
 _UNREADABLE: Final = (
-    "this URL cannot be read. A port is 1 to 65535; characters like / ? # @ : in a password are written "
-    "percent-encoded (%2F %3F %23 %40 %3A)"
+    "this URL cannot be read. A port is 1 to 65535; between the dots of a host are 1 to 63 characters; characters like "
+    "/ ? # @ : in a password are written percent-encoded (%2F %3F %23 %40 %3A)"
 )
 _SECRETS: Final = ("password=", "user=", "passfile=", "sslpassword=")
 
@@ -93,11 +94,18 @@ def _cut(url: str, *, many_hosts: bool = False) -> SplitResult:
     try:
         parts = urlsplit(url)
         port = None if many_hosts else parts.port
+        _check_host(None if many_hosts else parts.hostname)
     except ValueError:  # not raised on: its text may have a part of the password in it
         raise ValueError(_UNREADABLE) from None
     if port == 0 or "@" in parts.path + parts.query + parts.fragment:
         raise ValueError(_UNREADABLE)
     return parts
+
+
+def _check_host(host: str | None) -> None:
+    """Raises ValueError for a name that cannot be looked up: with a part that is empty or too long."""
+    if host and not host.startswith(("%2f", "%2F")):  # where PostgreSQL listens in a folder
+        host.encode("idna")
 
 
 def is_loopback(host: str) -> bool:
@@ -122,6 +130,7 @@ def check_web(url: str) -> None:
         parts = urlsplit(url)
         is_sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
         is_sound = is_sound and not (parts.query or parts.fragment)
+        _check_host(parts.hostname)
     except ValueError:
         is_sound = False
     if not is_sound:

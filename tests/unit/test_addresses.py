@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ticketrush.addresses import check_ledger, check_web, without_password
+from ticketrush.addresses import check_brokers, check_ledger, check_orders, check_web, without_password
 from ticketrush.errors import SettingsError
 from ticketrush.ledger.redis_link import Link
 from ticketrush.wiring import store_of
@@ -88,10 +88,41 @@ def test_a_ledger_that_cannot_be_meant_is_refused_without_its_password(url: str,
     assert "hu" not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://h:99999", "http://", "ftp://h", "http://h/?a=1", "h:80"])
+NOT_OF_THE_WEB = ["http://[::1", "http://h:99999", "http://", "ftp://h", "http://h/?a=1", "h:80"]
+NO_HOSTS = ["gw..x", f"gw.{'a' * 64}.x", ".x", "ü..x"]
+
+
+@pytest.mark.parametrize("url", [*NOT_OF_THE_WEB, *(f"http://me:hush@{host}" for host in NO_HOSTS)])
 def test_what_is_no_server_of_the_web_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="http://HOST:PORT"):
         check_web(url)
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+def test_a_host_that_cannot_be_looked_up_is_refused_without_the_password(host: str) -> None:
+    for check, url in (
+        (check_ledger, f"redis://me:hush@{host}:6379"),
+        (check_orders, f"postgresql://me:hush@{host}/x"),
+    ):
+        with pytest.raises(ValueError, match="1 to 63 characters") as refused:
+            check(url)
+        assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", [each for each in NO_HOSTS if each.isascii()])
+def test_one_of_several_hosts_that_cannot_be_looked_up_is_refused(host: str) -> None:
+    for check, url in ((check_ledger, f"redis+sentinel://a:1,{host}:1/shop"), (check_brokers, f"a:1,{host}:1")):
+        with pytest.raises(ValueError, match="HOST:PORT"):
+            check(url)
+
+
+@pytest.mark.parametrize("host", ["h", "gw_1.x.", "ü.x", f"{'a' * 63}.x", "[::1]", "127.0.0.1"])
+def test_a_host_is_taken_as_it_is_written(host: str) -> None:
+    check_web(f"http://{host}:80")
+    check_ledger(f"redis://{host}")
+    check_ledger(f"redis+sentinel://{host}:1,{host}:2/shop")
+    check_orders(f"postgresql://{host}/x")
+    check_orders(f"postgresql://%2Ftmp%2F{'a' * 63}/x")
 
 
 def test_a_password_and_a_host_of_sentinels_are_read_as_others_are() -> None:

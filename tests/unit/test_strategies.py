@@ -185,10 +185,12 @@ class Fixed:
 
 
 def post(strategy: Strategy, path: str, body: object = None, **headers: str) -> httpx.Response:
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(create_app(strategy))
         async with httpx.AsyncClient(transport=transport, base_url="http://small") as client:
-            return await client.post(path, content=msgspec.json.encode(body), headers=headers)
+            return await client.post(path, content=content, headers=headers)
 
     return asyncio.run(ask())
 
@@ -220,6 +222,8 @@ def test_an_order_is_answered_as_the_product_answers(told: Told, status: int) ->
         ({"item": "first", "quantity": 1}, {}, 422),
         ({"item": "second"}, {}, 400),
         ([1], {}, 400),
+        (b'{"item":"\xff","quantity":1}', {}, 400),
+        (b"[" * 100_000, {}, 400),
         (None, {"x-buyer": "ann"}, 422),
         (None, {"idempotency-key": "1"}, 422),
     ],

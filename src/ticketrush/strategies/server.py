@@ -91,7 +91,7 @@ async def _order(strategy: Strategy, request: Request, sale: str) -> Answer:
         return problem("invalid_request", "Send the headers X-Buyer and Idempotency-Key.")
     try:
         purchase = _purchase.decode(await request.body())
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return problem("malformed", str(error))
     if purchase != _Purchase(ITEM, 1):
         return problem("invalid_request", f"One unit of {ITEM!r} is what there is to order.")

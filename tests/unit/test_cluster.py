@@ -150,6 +150,7 @@ def test_when_one_node_does_not_start_the_others_are_stopped(tmp_path: Path, mon
 def test_how_a_process_ended_is_said_in_words() -> None:
     assert nodes.ended(3) == "ended with exit code 3"
     assert nodes.ended(-9) == "was ended by SIGKILL"
+    assert nodes.ended(-40) == "was ended by signal 40", "one of those for real time, which has no name"
 
 
 # --- doom -----------------------------------------------------------------------------------------

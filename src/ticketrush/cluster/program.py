@@ -90,4 +90,6 @@ class Program(OneProcess):
 
 def ended(code: int) -> str:
     """An exit code in words."""
-    return f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was ended by {next((each.name for each in signal.Signals if each == -code), f'signal {-code}')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
@@ -14,6 +15,7 @@ from ticketrush.http import problems
 from ticketrush.http.answers import Answer
 from ticketrush.http.purchase import decode_error
 from ticketrush.http.services import Services
+from ticketrush.ids import DRAWN
 
 _T = TypeVar("_T")
 
@@ -23,6 +25,9 @@ SaleId = Annotated[str, Path(description="Id of a sale.", json_schema_extra=_IDE
 ItemId = Annotated[str, Path(description="Id of an item of the sale.", json_schema_extra=_IDENTIFIER)]
 ID_MAX: Final = 52
 """Characters of a reservation's id at most: what is drawn, and in a shared ledger -SALE.BOOK, two numbers in hex."""
+
+_ID: Final = re.compile(rf"[0-9a-f]{{{DRAWN}}}(-[0-9a-f]+\.[0-9a-f]+)?", re.ASCII)
+"""What is drawn for reservations: of any other form is none, and no ledger is asked for it."""
 
 ReservationId = Annotated[
     str, Path(description=f"Id of a reservation, and of its order: opaque, at most {ID_MAX} of `0-9 a-f . -`.")
@@ -70,7 +75,7 @@ def check_operator(request: Request) -> None:
 async def own_reservation(request: Request, id: str, unknown: str = "unknown_reservation") -> m.Reservation:
     """The reservation of the buyer who asks; another's looks like one that does not exist."""
     buyer = buyer_of(request)
-    reservation = await services_of(request).engine.reservation(id)
+    reservation = await services_of(request).engine.reservation(id) if _ID.fullmatch(id) else None
     if reservation is None or reservation.buyer != buyer:
         kind = problems.KINDS[unknown]
         raise InvalidRequest(kind.detail, code=unknown, status=kind.status)

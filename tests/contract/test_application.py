@@ -1,0 +1,48 @@
+"""The application by itself: under a server that checks less than ours, and with an order store that surprises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from ticketrush import model as m
+from ticketrush.engine import Engine
+from ticketrush.http.app import create_app
+from ticketrush.http.services import Services
+from ticketrush.ledger.redis import RedisLedger
+from ticketrush.payments.test_gateway import TestGateway
+
+SALE = m.Sale("s", (m.Item("i", 100),), opens_at_ms=0)
+
+
+@asynccontextmanager
+async def application(url: str, **more: Any) -> AsyncIterator[tuple[httpx.AsyncClient, RedisLedger]]:
+    """Whoever asks it, and its ledger; "ada" is who asks."""
+    ledger = RedisLedger(url, node="ann")
+    made = Services.of(Engine(ledger), TestGateway(), None, **more)
+    transport = httpx.ASGITransport(create_app(made, running=True), raise_app_exceptions=False)
+    client = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers={"x-buyer": "ada"})
+    async with made.running(), client:
+        await made.engine.create_sale(SALE)
+        yield client, ledger
+
+
+NO_IDS = ["mine", "0" * 31, "0" * 33, "G" * 32, f"{'0' * 32}-", f"{'0' * 32}-1", f"{'0' * 32}-x.0", "%ED%A0%80", "%ff"]
+
+
+def test_an_id_that_none_is_drawn_like_is_unknown_and_looked_for_nowhere(valkey_url: str) -> None:
+    async def story() -> None:
+        async with application(valkey_url) as (client, ledger):
+            real = await client.get(f"/v1/reservations/{'0' * 32}")
+            looked = ledger.calls()["hexists"]
+            for id in NO_IDS:
+                answer = await client.get(f"/v1/reservations/{id}")
+                assert (answer.status_code, answer.content) == (404, real.content)
+                assert (await client.delete(f"/v1/reservations/{id}")).content == real.content
+            assert ledger.calls()["hexists"] == looked == 1
+
+    asyncio.run(story())

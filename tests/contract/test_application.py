@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 
 from ticketrush import model as m
 from ticketrush.engine import Engine
@@ -44,5 +45,18 @@ def test_an_id_that_none_is_drawn_like_is_unknown_and_looked_for_nowhere(valkey_
                 assert (answer.status_code, answer.content) == (404, real.content)
                 assert (await client.delete(f"/v1/reservations/{id}")).content == real.content
             assert ledger.calls()["hexists"] == looked == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("length", ["x", "", "1e1", "0x11", "9" * 5_000])
+def test_a_length_that_is_no_number_is_malformed(valkey_url: str, length: str) -> None:
+    async def story() -> None:
+        async with application(valkey_url) as (client, _):
+            made = await client.post(
+                "/v1/sales/s/reservations", content=b'{"item":"i"}', headers={"content-length": length}
+            )
+            expected = (201, None) if not length else (400, "malformed")
+            assert (made.status_code, made.json().get("code")) == expected
 
     asyncio.run(story())

@@ -82,13 +82,20 @@ async def own_reservation(request: Request, id: str, unknown: str = "unknown_res
     return reservation
 
 
+def _length(request: Request) -> int:
+    """How long the body is said to be, 0 if nothing is said; not every server has looked whether it is a number."""
+    try:
+        return int(header(request, b"content-length") or 0)
+    except ValueError:
+        raise InvalidRequest("The Content-Length is not a number.", code="malformed", status=400) from None
+
+
 async def read_body(request: Request) -> bytes:
     """The body, if it is not too large. Raises InvalidRequest."""
     most = services_of(request).lane.limits.body_bytes
-    length = header(request, b"content-length")
     pieces: list[bytes] = []
     size = 0
-    if length is None or int(length) <= most:
+    if _length(request) <= most:
         async for piece in request.stream():
             pieces.append(piece)
             size += len(piece)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
+from prometheus_client.exposition import generate_latest
 
 from ticketrush import model as m
 from ticketrush.engine import Engine
+from ticketrush.http import operations
 from ticketrush.http.app import create_app
 from ticketrush.http.services import Services
 from ticketrush.ledger.redis import RedisLedger
@@ -60,3 +64,30 @@ def test_a_length_that_is_no_number_is_malformed(valkey_url: str, length: str) -
             assert (made.status_code, made.json().get("code")) == expected
 
     asyncio.run(story())
+
+
+def test_metrics_are_collected_on_the_loop_and_worded_beside_it(valkey_url: str) -> None:
+    threads: dict[str, threading.Thread] = {}
+    real_collect = operations.EngineCollector.collect
+
+    def word(*args: Any) -> bytes:
+        threads["word"] = threading.current_thread()
+        return generate_latest(*args)
+
+    def collect(self: operations.EngineCollector) -> Any:
+        threads["collect"] = threading.current_thread()
+        return real_collect(self)
+
+    async def story() -> None:
+        async with application(valkey_url) as (client, _):
+            with (
+                patch.object(operations, "generate_latest", word),
+                patch.object(operations.EngineCollector, "collect", collect),
+            ):
+                text = (await client.get("/metrics")).text
+            assert 'ticketrush_units{item="i",sale="s",state="available"} 100.0' in text
+            assert "process_cpu_seconds_total" in text
+
+    asyncio.run(story())
+    assert threads["collect"] is threading.main_thread()
+    assert threads["word"] is not threading.main_thread()

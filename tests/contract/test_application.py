@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import AsyncMock, Mock, patch
 
 import httpx
 import pytest
@@ -15,10 +15,11 @@ from prometheus_client.exposition import generate_latest
 
 from ticketrush import model as m
 from ticketrush.engine import Engine
-from ticketrush.http import operations
+from ticketrush.http import operations, services
 from ticketrush.http.app import create_app
 from ticketrush.http.services import Services
 from ticketrush.ledger.redis import RedisLedger
+from ticketrush.orders.errors import StoreUnavailable
 from ticketrush.payments.test_gateway import TestGateway
 
 SALE = m.Sale("s", (m.Item("i", 100),), opens_at_ms=0)
@@ -91,3 +92,31 @@ def test_metrics_are_collected_on_the_loop_and_worded_beside_it(valkey_url: str)
     asyncio.run(story())
     assert threads["collect"] is threading.main_thread()
     assert threads["word"] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("no answer"), UnicodeError("label empty or too long"), KeyError()])
+def test_orders_stay_away_with_a_line_in_the_log_whatever_is_wrong_with_their_store(
+    valkey_url: str, error: Exception
+) -> None:
+    opened = asyncio.Event()
+    failures = [error, error]
+
+    async def open() -> None:
+        if failures:
+            raise failures.pop()
+        opened.set()
+
+    store = Mock(open=open, close=AsyncMock())
+
+    async def story() -> None:
+        async with application(valkey_url, orders=store) as (client, _):
+            answer = await client.post("/v1/sales/s/reservations", json={"item": "i"})
+            assert answer.status_code == 201
+            await asyncio.wait_for(opened.wait(), 5)
+
+    with patch.object(services, "OPEN_AGAIN_S", 0.01), patch.object(services, "log") as log:
+        asyncio.run(story())
+    (line,) = log.warning.call_args_list
+    assert line.args == ("orders_away",)
+    assert line.kwargs["unforeseen"] is not isinstance(error, StoreUnavailable)
+    assert line.kwargs["error"], "it says something"

@@ -93,9 +93,10 @@ async def _open(orders: OrderStore) -> None:
     while True:
         try:
             await orders.open()
-        except (StoreUnavailable, StoreOutdated) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, purchases go on and it is told
             if not is_told:
-                log.warning("orders_away", error=str(error))
+                unforeseen = not isinstance(error, StoreUnavailable | StoreOutdated)
+                log.warning("orders_away", error=str(error) or repr(error), unforeseen=unforeseen)
             is_told = True
             await asyncio.sleep(OPEN_AGAIN_S)
         else:

@@ -1,4 +1,4 @@
-"""What is made once for all tests here: a rush, and a browser."""
+"""What is made once for many tests here: a rush, and a browser."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Rush:
     return rush(tmp_path_factory.mktemp("story"), "--buyers", "3000", "--tickets", "200", "--hold", "0.6")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A real browser."""
+    """A real browser, for one file: as long as there is one, its event loop runs, and no other one can."""
     with browsing() as started:
         yield started

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.contract.conftest import NewSale
+from tests.contract.conftest import Farm, NewSale
 from tests.servers import Server
 
 INVARIANTS = [f"I{number}" for number in range(1, 9)]
+
+
+@pytest.fixture(scope="module")
+def farm() -> Iterator[Farm]:
+    """Servers for these tests alone: they look at the whole of one, while holds that others leave behind would expire."""
+    with contextlib.ExitStack() as servers:
+        yield Farm(servers)
 
 
 def busy_sale(server: Server, new_sale: NewSale) -> str:

@@ -22,7 +22,8 @@ from ticketrush.settings import Settings, variable_of
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-SETTINGS = {variable_of(name) for name in Settings.model_fields}
+SETTINGS = {variable_of(name) for name in Settings.model_fields} | {"TICKETRUSH_TOKEN", "TICKETRUSH_URL"}
+"""Those of a server, and those of the commands that ask one."""
 
 
 def compose() -> dict[str, Any]:

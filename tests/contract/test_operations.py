@@ -18,7 +18,7 @@ INVARIANTS = [f"I{number}" for number in range(1, 9)]
 
 @pytest.fixture(scope="module")
 def farm() -> Iterator[Farm]:
-    """Servers for these tests alone: they look at the whole of one, while holds that others leave behind would expire."""
+    """Servers for these tests alone: they look at the whole of one, and holds that others leave behind expire."""
     with contextlib.ExitStack() as servers:
         yield Farm(servers)
 

@@ -236,8 +236,8 @@ FILES: Final = 100
 def test_a_node_without_room_for_another_connection_serves_those_that_it_has(tmp_path: Path) -> None:
     """Who comes when there is no room is sent away at once; with room again, everybody is served."""
     with contextlib.ExitStack() as crowd:
-        with few_files():
-            server = crowd.enter_context(running(env={"TICKETRUSH_OPEN": "true"}, secrets=()))
+        server = crowd.enter_context(running(env={"TICKETRUSH_OPEN": "true"}, secrets=()))
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (FILES, FILES))
         open_sales(server.port)
         wire = crowd.enter_context(server.connect())
         wire.send(purchase(1))
@@ -258,17 +258,6 @@ def test_a_node_without_room_for_another_connection_serves_those_that_it_has(tmp
 
         assert_gets_in(server)
         assert server.audit()["ok"] is True
-
-
-@contextlib.contextmanager
-def few_files() -> Iterator[None]:
-    """What is started in the block may have few files open; we ourselves may again once it is started."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def is_served(connection: socket.socket) -> bool:

@@ -72,7 +72,7 @@ class Door:
 
     def withdraws_nothing(self) -> None:
         assert [self.said(name) for name in BALANCERS] == [ANNOUNCED, ANNOUNCED], "one withdraws"
-        assert self.holders() == set(BALANCERS)
+        assert self.holders() == set(BALANCERS), "one withdraws"
 
 
 def _ask(name: str, path: str) -> list[str]:
